@@ -1,0 +1,7 @@
+"""`python -m imgclf` is the command `imgclf`."""
+
+import sys
+
+from imgclf.commands import main
+
+sys.exit(main())

@@ -1,0 +1,32 @@
+"""A person's mistake, said in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake of the person at the keyboard: one line, no traceback, exit status 2.
+
+    The text names the argument, its value, what is allowed and, where there is one, the nearest
+    right name: "The `X` of `Y` must be ...; got ...".
+    """
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that `name` was most likely meant to be, or None if none is close."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
+def unknown(what: str, name: str, names: Iterable[str]) -> UserError:
+    """The error for a `name` that is not among `names`: with the nearest one, else with them all.
+
+    >>> print(unknown("network", "resnt18", ["resnet18", "cnn"]))
+    Unknown network 'resnt18'; did you mean 'resnet18'?
+    """
+    names = sorted(names)
+    close = nearest(name, names)
+    if close:
+        return UserError(f"Unknown {what} {name!r}; did you mean {close!r}?")
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return UserError(f"Unknown {what} {name!r}; there are: {shown or 'none'}")

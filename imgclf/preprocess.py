@@ -1,0 +1,64 @@
+"""What an image goes through before a network sees it, as a value."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from imgclf.errors import UserError
+
+Interpolation = Literal["", "nearest", "bilinear", "bicubic", "area"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Size, crop and normalisation of the images that a network takes.
+
+    A field left empty (0 or "" or ()) is the network's own; `over` fills it. Evaluation scales the
+    shorter side to `size / crop` and takes the central `size` x `size`; then
+    `(image / 255 - mean) / std` is applied on the device.
+    """
+
+    size: int = 0
+    """Side of the square image, in px; 0: the network's own, or what the training images have."""
+    crop: float = 0.0
+    """Share of the shorter side that the central crop keeps, in (0, 1]; 0: the network's own."""
+    interpolation: Interpolation = ""
+    """How images are scaled (always with anti-aliasing); empty: the network's own."""
+    mean: tuple[float, ...] = ()
+    """Mean of each channel, or of all, on the scale of 0 to 1; empty: the network's own."""
+    std: tuple[float, ...] = ()
+    """Standard deviation of each channel, or of all, on that scale; empty: the network's own."""
+
+    def over(self, default: "Preprocess") -> "Preprocess":
+        """This value with its empty fields taken from `default`."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return dataclasses.replace(default, **{name: value for name, value in own.items() if value})
+
+    def check(self, channels: int) -> None:
+        """Raises a `UserError` where the value makes no sense for images of so many channels."""
+        if self.size < 0:
+            raise UserError(f"The `size` of `Preprocess` must be 0 or more px; got {self.size}")
+        if not 0 <= self.crop <= 1:
+            raise UserError(f"The `crop` of `Preprocess` must lie in (0, 1]; got {self.crop}")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if len(value) not in (1, channels):
+                raise UserError(
+                    f"The `{name}` of `Preprocess` must have 1 or {channels} values, for images of "
+                    f"{channels} channels; got {len(value)}"
+                )
+        if any(deviation <= 0 for deviation in self.std):
+            raise UserError(f"The `std` of `Preprocess` must be greater than 0; got {self.std}")
+
+
+IMAGENET = Preprocess(
+    size=224,
+    crop=0.875,
+    interpolation="bicubic",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+"""What most ImageNet weights were trained with."""
+
+PLAIN = Preprocess(size=0, crop=1.0, interpolation="bilinear", mean=(0.5,), std=(0.5,))
+"""For networks that take any size: images as they are, scaled to -1 to 1."""
