@@ -1,0 +1,67 @@
+"""The data, on the host and without JAX: which images there are, in what order, as which batches.
+
+A `Source` says what there is and reads example i; `Order` says which example stands at which
+position of the training; `decode.decode` and a `Geometry` make pixels of it; `train_batches` and
+`evaluation_batches` make batches. `guess.guess` finds the sources that lie at a path.
+
+Names are imported when they are first used. The functions `decode` and `guess` bear the names of
+their modules, and come from there: `from imgclf.data.guess import guess`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imgclf.data.arrays import Arrays as Arrays
+    from imgclf.data.cifar import Cifar as Cifar
+    from imgclf.data.decode import BadImage as BadImage
+    from imgclf.data.digits import Digits as Digits
+    from imgclf.data.files import Files as Files
+    from imgclf.data.folder import Folder as Folder
+    from imgclf.data.geometry import Central as Central
+    from imgclf.data.geometry import Geometry as Geometry
+    from imgclf.data.geometry import RandomResizedCrop as RandomResizedCrop
+    from imgclf.data.geometry import Squash as Squash
+    from imgclf.data.guess import Guess as Guess
+    from imgclf.data.order import Order as Order
+    from imgclf.data.pipeline import Problem as Problem
+    from imgclf.data.pipeline import decode_all as decode_all
+    from imgclf.data.pipeline import evaluation_batches as evaluation_batches
+    from imgclf.data.pipeline import train_batches as train_batches
+    from imgclf.data.records import Records as Records
+    from imgclf.data.source import Source as Source
+    from imgclf.data.source import checked_labels as checked_labels
+    from imgclf.data.source import fixed_shape as fixed_shape
+    from imgclf.data.source import located as located
+    from imgclf.data.splits import Split as Split
+    from imgclf.data.synthetic import Synthetic as Synthetic
+    from imgclf.data.tfds import TFDS as TFDS
+
+_NAMES = {
+    "arrays": ("Arrays",),
+    "cifar": ("Cifar",),
+    "decode": ("BadImage",),
+    "digits": ("Digits",),
+    "files": ("Files",),
+    "folder": ("Folder",),
+    "geometry": ("Central", "Geometry", "RandomResizedCrop", "Squash"),
+    "guess": ("Guess",),
+    "order": ("Order",),
+    "pipeline": ("Problem", "decode_all", "evaluation_batches", "train_batches"),
+    "records": ("Records",),
+    "source": ("Source", "checked_labels", "fixed_shape", "located"),
+    "splits": ("Split",),
+    "synthetic": ("Synthetic",),
+    "tfds": ("TFDS",),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

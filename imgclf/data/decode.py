@@ -1,0 +1,106 @@
+"""From the bytes of an image file to RGB, whatever the format and the kind of pixels."""
+
+import functools
+import io
+import warnings
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# What else Pillow can open is not for photographs, and some of it runs other programs.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
+_MOST_PIXELS = 178_956_970  # where Pillow, too, takes a file for an attack
+_ORIENTATION = 0x0112
+
+
+class BadImage(Exception):  # noqa: N818 (it says what is bad, not who erred)
+    """These bytes are not an image, or not the whole of one; the text is the reason, in a line."""
+
+
+def decode(encoded: bytes, *, exif: bool = True) -> np.ndarray:
+    """The image in a JPEG, PNG, WebP, GIF (first frame), TIFF, BMP or PPM file: uint8 (h, w, 3).
+
+    Grey, palette, CMYK and 16-bit images come out as RGB; an alpha channel is dropped. `exif`:
+    turned upright as the camera noted it. Raises `BadImage` for what is broken or cut short.
+
+    A JPEG is the same to the bit as Pillow's (libjpeg-turbo's exact transform and smooth
+    upsampling); the interpreter lock is released meanwhile.
+    """
+    if encoded[:2] == b"\xff\xd8":
+        import simplejpeg
+
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
+            if int(height) * int(width) <= _MOST_PIXELS:
+                image = simplejpeg.decode_jpeg(encoded, "RGB")
+                return upright(image, _orientation(encoded)) if exif else image
+        except ValueError:
+            pass  # CMYK, odd markers, damage: Pillow takes more, and says better what is wrong
+    return _decode_tolerantly(encoded, exif)
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The `image` (h, w, c) with EXIF's `orientation` (1 to 8; 1 is upright) undone."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def _orientation(encoded: bytes) -> int:
+    head = encoded[: encoded.find(b"\xff\xda")]  # a JPEG's notes stand before its first scan
+    if b"Exif\0\0" not in head:
+        return 1
+    try:
+        with _pillow().open(io.BytesIO(encoded), formats=_FORMATS) as opened:
+            return _noted(opened)
+    except Exception:
+        return 1  # a damaged note about the image, not a damaged image
+
+
+def _noted(opened: "Image.Image") -> int:
+    try:
+        return opened.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        return 1
+
+
+def _decode_tolerantly(encoded: bytes, exif: bool) -> np.ndarray:
+    if not encoded:
+        raise BadImage("the file is empty")
+    try:
+        with _pillow().open(io.BytesIO(encoded), formats=_FORMATS) as opened:
+            image = _rgb(opened)
+            return upright(image, _noted(opened)) if exif else image  # a TIFF is so by now
+    except Exception as error:  # broken bytes make Pillow's readers raise almost anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "cannot identify" in reason:
+            reason = f"not an image of a known format (it starts with {encoded[:8]!r})"
+        raise BadImage(reason) from error
+
+
+def _rgb(opened: "Image.Image") -> np.ndarray:
+    opened.load()
+    if opened.mode == "F":
+        raise ValueError("its pixels are fractions, of no known range")
+    if opened.mode.startswith("I"):  # 16 bits; of colours Pillow keeps the upper 8, too
+        grey = np.clip(np.asarray(opened), 0, 65535) >> 8
+        return np.repeat(grey[..., None].astype(np.uint8), 3, axis=2)
+    if opened.mode in ("P", "PA"):
+        return np.asarray(opened.convert("RGBA").convert("RGB"))
+    return np.asarray(opened.convert("RGB"))
+
+
+@functools.cache
+def _pillow() -> ModuleType:
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd notes in files that decode well
+    return Image

@@ -1,0 +1,126 @@
+"""What a set of labelled images must say of itself, so that everything else can use it."""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from imgclf.errors import UserError
+
+S = TypeVar("S", bound="Source")
+T = TypeVar("T")
+
+
+class carried(cached_property[T]):  # noqa: N801 (a decorator)
+    """A `cached_property` that a pickled source takes along, since finding it anew is dear."""
+
+
+class Source(abc.ABC):
+    """Labelled images that can be read in any order; a kind is a frozen dataclass of plain fields.
+
+    Making one touches no disk. What is found there is kept in `functools.cached_property`s, which
+    are left out when the source is pickled (a worker finds them anew), unless they are `carried`.
+    """
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    @property
+    @abc.abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """The names of the k classes; label j means the class at place j."""
+
+    @abc.abstractmethod
+    def labels(self) -> np.ndarray:
+        """Every label without decoding an image: int32 (n,), or float32 (n, k) if they are soft."""
+
+    @abc.abstractmethod
+    def ids(self) -> Sequence[str]:
+        """A name of each example that stays the same, such as its path below the source's own."""
+
+    @abc.abstractmethod
+    def read(self, i: int) -> bytes | np.ndarray:
+        """Example i: an encoded image of any size, or uint8 (h, w, c), all of one shape."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if not self._is_left(name)}
+
+    def _is_left(self, name: str) -> bool:
+        found = getattr(type(self), name, None)
+        return isinstance(found, cached_property) and not isinstance(found, carried)
+
+
+def fixed_shape(source: Source) -> tuple[int, int, int] | None:
+    """The (h, w, c) that all images of the source have, or None if they must be decoded first."""
+    try:
+        first = source.read(0)
+    except OSError:  # only an encoded image is read from its file
+        return None
+    return None if isinstance(first, bytes) else first.shape
+
+
+def checked_labels(source: Source) -> np.ndarray:
+    """The labels of a source: int32 (n,), or float32 (n, k) where they are soft or several.
+
+    Raises a `UserError` for another shape or kind of number, or a label that names no class.
+    """
+    labels = np.asarray(source.labels())
+    kind, (n, k) = type(source).__name__, (len(source), len(source.classes))
+    if labels.shape == (n,) and np.issubdtype(labels.dtype, np.integer):
+        wrong = labels[(labels < 0) | (labels >= k)]
+        if len(wrong):
+            raise UserError(
+                f"The `labels` of `{kind}` must lie in 0..{k - 1}, the places of its classes; got "
+                f"{wrong[0]}"
+            )
+        return labels.astype(np.int32)
+    if labels.shape == (n, k) and np.issubdtype(labels.dtype, np.floating):
+        return labels.astype(np.float32)
+    raise UserError(
+        f"The `labels` of `{kind}` must be int32 ({n},) or float32 ({n}, {k}); got {labels.dtype} "
+        f"{labels.shape}"
+    )
+
+
+def located(source: S, root: str) -> S:
+    """The source with its relative `path`, and that of every source inside it, below `root`."""
+    if not dataclasses.is_dataclass(source):
+        return source
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(source):
+        value = getattr(source, field.name)
+        if isinstance(value, Source):
+            changes[field.name] = located(value, root)
+        elif field.name == "path" and isinstance(value, str):
+            changes[field.name] = str(Path(root) / Path(value).expanduser())
+    same = all(getattr(source, name) == value for name, value in changes.items())
+    return source if same else dataclasses.replace(source, **changes)
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Names for classes that have none: "0", "1", ..."""
+    return tuple(str(label) for label in range(count))
+
+
+def check_classes(kind: str, path: Path, classes: Sequence[str]) -> None:
+    """Raises a `UserError` unless there are two classes or more."""
+    if len(classes) < 2:
+        found = f"only {classes[0]!r}" if classes else "none"
+        raise UserError(
+            f"The `path` of `{kind}` must have two classes or more; got {found} ({path})"
+        )
+
+
+def check_labels(kind: str, path: Path, labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Raises a `UserError` unless every whole-number label is the place of a class."""
+    wrong = labels[(labels < 0) | (labels >= len(classes))]
+    if len(wrong):
+        raise UserError(
+            f"The labels of `{kind}` must lie in 0..{len(classes) - 1}, the places of its classes; "
+            f"got {wrong[0]} ({path})"
+        )
