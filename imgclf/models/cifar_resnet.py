@@ -1,0 +1,78 @@
+"""The ResNets for 32 px images of He et al. 2015 (arXiv:1512.03385), section 4.2.
+
+Names are torchvision's. Shortcuts have no parameters ("option A").
+"""
+
+from functools import partial
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from imgclf.models.layers import BatchNorm, Conv, Dense, global_average
+from imgclf.models.network import Outputs
+
+
+class CifarResNet(nn.Module):
+    """3x3 stem, three stages of `depth` blocks (`layer1` to `layer3`), global average, `fc`."""
+
+    num_classes: int
+    depth: int
+    width: int = 16
+    """Channels of the first stage; each further one doubles them."""
+
+    classifier: ClassVar[str] = "fc"
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> Outputs:
+        x = Conv(self.width, name="conv1")(images)
+        x = nn.relu(BatchNorm(name="bn1")(x, train))
+        x = Stage(self.depth, self.width, stride=1, name="layer1")(x, train)
+        x = Stage(self.depth, self.width * 2, stride=2, name="layer2")(x, train)
+        x = Stage(self.depth, self.width * 4, stride=2, name="layer3")(x, train)
+        features = global_average(x)
+        return Outputs(Dense(self.num_classes, name=self.classifier)(features), features)
+
+
+class Stage(nn.Module):
+    """`depth` blocks of one width; the first may halve the size."""
+
+    depth: int
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for i in range(self.depth):
+            x = Block(self.features, self.stride if i == 0 else 1, name=str(i))(x, train)
+        return x
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut without parameters (option A of the paper)."""
+
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = Conv(self.features, stride=self.stride, name="conv1")(x)
+        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = Conv(self.features, name="conv2")(y)
+        y = BatchNorm(name="bn2")(y, train)
+        return nn.relu(y + shortcut(x, self.features, self.stride))
+
+
+def shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:
+    """Every `stride`-th row and column, with channels of zeros added on both sides."""
+    added = features - x.shape[-1]
+    before = added // 2
+    return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (before, added - before)))
+
+
+cifar_resnet20 = partial(CifarResNet, depth=3)
+cifar_resnet32 = partial(CifarResNet, depth=5)
+cifar_resnet44 = partial(CifarResNet, depth=7)
+cifar_resnet56 = partial(CifarResNet, depth=9)
+cifar_resnet110 = partial(CifarResNet, depth=18)

@@ -1,0 +1,150 @@
+"""`Network`: the only thing that the rest of the code knows of a model, and what it answers."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.traverse_util import flatten_dict
+
+from imgclf.errors import UserError, unknown
+from imgclf.preprocess import Preprocess
+
+Tree = Mapping[str, Any]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("logits", "features", "auxiliary", "captured"),
+    meta_fields=(),
+)
+@dataclass(frozen=True)
+class Outputs:
+    """What a network answers to a batch of images."""
+
+    logits: jax.Array
+    """float32 (b, k)."""
+    features: jax.Array | None = None
+    """(b, d): what goes into the classifier, where the module says."""
+    auxiliary: tuple[jax.Array, ...] = ()
+    """float32 (b, k) each: the logits of further heads."""
+    captured: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
+    """What the submodules named in `capture` returned, in the network's computation type."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A Linen module as a pair of pure functions, with what belongs to it. Hashes by value.
+
+    The module has `__call__(images, train)`, returns logits or `Outputs`, and draws from the one
+    random stream `dropout`. Its parameters and statistics are float32.
+    """
+
+    module: nn.Module
+    preprocess: Preprocess
+    """Every field filled: how images are to be made ready for this network."""
+    num_classes: int
+    name: str
+    minimum_size: int = 1
+    """The least height and width, in px, of the images it takes."""
+    dtype: str = "float32"
+    """Type in which images enter the module; logits leave it as float32."""
+
+    def initialise(self, key: jax.Array, images_bhwc: Any) -> tuple[dict, dict]:
+        """Fresh (params, model_state); of the images only the shape counts, not what is in them.
+
+        Raises a `UserError` for images that are smaller than the network takes.
+        """
+        shape = tuple(images_bhwc.shape)
+        if len(shape) != 4:
+            raise UserError(f"The `images` of `{self.name}` must be (b, h, w, c); got {shape}")
+        if min(shape[1:3]) < self.minimum_size:
+            raise UserError(
+                f"The `images` of `{self.name}` must be at least {self.minimum_size} x "
+                f"{self.minimum_size} px; got {shape[1]} x {shape[2]}"
+            )
+        variables = _initial_variables(self.module, shape, self.dtype, key)
+        return variables.pop("params", {}), variables
+
+    def apply(
+        self,
+        params: Tree,
+        model_state: Tree,
+        images_bhwc: jax.Array,
+        *,
+        train: bool,
+        key: jax.Array | None = None,
+        capture: Sequence[str] = (),
+    ) -> tuple[Outputs, Tree]:
+        """(outputs, model_state after them) for images that are already normalised.
+
+        `key` feeds dropout and is only needed in training. `capture` names submodules by their
+        path, such as "layer1" or "layer2.0"; what they returned is in `outputs.captured`.
+        """
+        images_bhwc = jnp.asarray(images_bhwc, self.dtype)
+        submodules = set()
+
+        def is_captured(module: nn.Module, method: str) -> bool:
+            path = ".".join(module.path)
+            submodules.add(path)
+            return method == "__call__" and path in capture
+
+        answer, changed = self.module.apply(
+            {"params": params, **model_state},
+            images_bhwc,
+            train=train,
+            rngs=None if key is None else {"dropout": key},
+            mutable=(list(model_state) if train else []) + (["intermediates"] if capture else []),
+            capture_intermediates=is_captured if capture else False,
+        )
+        changed = dict(changed)
+        captured = _by_path(changed.pop("intermediates", {}))
+        for name in capture:
+            if name not in captured:
+                raise unknown("submodule", name, submodules | captured.keys())
+        outputs = answer if isinstance(answer, Outputs) else Outputs(answer)
+        wanted = (images_bhwc.shape[0], self.num_classes)
+        if outputs.logits.shape != wanted:
+            raise UserError(
+                f"The logits of `{self.name}` must have the shape {wanted}, examples by classes; "
+                f"got {outputs.logits.shape}"
+            )
+        outputs = dataclasses.replace(
+            outputs,
+            logits=outputs.logits.astype(jnp.float32),
+            auxiliary=tuple(logits.astype(jnp.float32) for logits in outputs.auxiliary),
+            captured={**outputs.captured, **{name: captured[name] for name in capture}},
+        )
+        return outputs, {**model_state, **changed} if train else model_state
+
+
+def _initial_variables(
+    module: nn.Module, shape: tuple[int, ...], dtype: str, key: jax.Array
+) -> dict[str, Any]:
+    def initial(key: jax.Array) -> dict[str, Any]:
+        # In training mode, so that heads and statistics used only there are made too.
+        streams = {"params": key, "dropout": key}
+        variables = dict(module.init(streams, jnp.zeros(shape, dtype), train=True))
+        variables.pop("intermediates", None)
+        return variables
+
+    if isinstance(key, jax.core.Tracer):  # Under the caller's own jit or eval_shape.
+        return initial(key)
+    # Compiled, since XLA then drops the forward pass, whose results nobody asks for. What is left
+    # runs once, and on the CPU optimising it takes several times longer than that saves.
+    on_cpu = jax.default_backend() == "cpu"
+    options = {"xla_backend_optimization_level": 1} if on_cpu else {}
+    return jax.jit(initial, compiler_options=options)(key)
+
+
+def _by_path(intermediates: Tree) -> dict[str, jax.Array]:
+    # Linen keeps {"layer1": {"0": {"__call__": (value of each call, ...)}}}, and what a module
+    # sows under a name of its own as {"layer1": {"that name": (value, ...)}}.
+    return {
+        ".".join(part for part in path if part != "__call__"): values[-1]
+        for path, values in flatten_dict(intermediates).items()
+    }

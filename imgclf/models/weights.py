@@ -1,0 +1,204 @@
+"""Weights in and out: safetensors and npz files in PyTorch's names and layouts, never pickle.
+
+The map is mechanical, since modules carry PyTorch's names: the parameter
+`layer1 / 0 / conv1 / kernel` is the file's `layer1.0.conv1.weight`, transposed from
+(height, width, in, out) to (out, in, height, width); the statistics `bn1 / mean` and `bn1 / var`
+are `bn1.running_mean` and `bn1.running_var`.
+"""
+
+import os
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from imgclf.errors import UserError
+from imgclf.models import create
+from imgclf.models.network import Network, Tree
+from imgclf.preprocess import Preprocess
+
+_LAST_NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+_DAMAGED = (SafetensorError, OSError, EOFError, ValueError, TypeError, BadZipFile, zlib.error)
+
+
+def load(
+    name: str,
+    path: str | Path,
+    num_classes: int | None = None,
+    dtype: str = "float32",
+    preprocess: Preprocess = Preprocess(),
+    image_shape: Sequence[int] = (),
+    **options: Any,
+) -> tuple[Network, dict, dict]:
+    """(network, params, model_state) of the network called `name`, with the weights in `path`.
+
+    Without `num_classes`, as many as the file has; with another number the classifier begins anew,
+    from a fixed key, with a warning. `image_shape` (h, w, c) matters only where the parameters
+    depend on it; without it: the network's own size and three channels.
+
+        network, params, model_state = load("resnet50", "resnet50.safetensors")
+        outputs, _ = network.apply(params, model_state, images_bhwc, train=False)
+    """
+    stored = read(path)
+    if num_classes is None:
+        num_classes = _classes_in(stored, create(name, 1, options=options), path)
+    network = create(name, num_classes, dtype, preprocess, options)
+    side = network.preprocess.size or network.minimum_size
+    images = jax.ShapeDtypeStruct((1, *(image_shape or (side, side, 3))), jnp.float32)
+
+    key = jax.random.key(0)
+    template = jax.eval_shape(network.initialise, key, images)
+    params, model_state, note = _fitted(network, template, stored, path)
+    if note:  # Then some of the initial values are needed, and worth compiling for.
+        warnings.warn(note, stacklevel=2)
+        initial = network.initialise(key, images)
+        params, model_state, _ = _fitted(network, initial, stored, path)
+    return network, params, model_state
+
+
+def load_weights(
+    network: Network, params: Tree, model_state: Tree, path: str | Path
+) -> tuple[dict, dict, str]:
+    """(params, model_state, note): all values taken from the file; of what is given, the shapes.
+
+    Where the file has another number of classes, the classifier stays as given, and `note` says
+    so; else it is empty. Any other misfit, missing, unexpected or of another shape, is a
+    `UserError` that names them all.
+    """
+    return _fitted(network, (params, model_state), read(path), path)
+
+
+def save_weights(network: Network, params: Tree, model_state: Tree, path: str | Path) -> None:
+    """Writes a .safetensors or .npz file that PyTorch's implementation of the network can load.
+
+    What `load_weights` read from a float32 file is written back to the bit.
+    """
+    path = Path(path)
+    arrays: dict[str, np.ndarray] = {}
+    for keys, value in flatten_dict({"params": params, **model_state}).items():
+        value, name = np.asarray(value), _stored_name(keys)
+        if name in arrays:
+            raise UserError(
+                f"The names of `{network.name}` must differ in a file; got {name} twice"
+            )
+        arrays[name] = np.ascontiguousarray(value.transpose(_stored_axes(keys, value.ndim)))
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    if path.suffix == ".safetensors":
+        save_file(arrays, unfinished, metadata={"format": "pt", "network": network.name})
+    elif path.suffix == ".npz":
+        with open(unfinished, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+    else:
+        raise _not_a_format(path)
+    os.replace(unfinished, path)
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a .safetensors or .npz file, under the names and in the layout they have there.
+
+    PyTorch's counters (`num_batches_tracked`), which nothing uses, are left out.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            arrays = load_file(path)
+        elif path.suffix == ".npz":
+            with open(path, "rb") as file:
+                arrays = dict(np.load(file, allow_pickle=False))
+        else:
+            raise _not_a_format(path)
+    except FileNotFoundError as error:
+        raise UserError(f"The `weights` must be a file; got {str(path)!r}, not there") from error
+    except _DAMAGED as error:
+        raise UserError(
+            f"The `weights` must be a readable {path.suffix[1:]} file; got {str(path)!r}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    return {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
+
+
+def _fitted(
+    network: Network,
+    given: tuple[Tree, Tree],
+    stored: Mapping[str, np.ndarray],
+    path: str | Path,
+) -> tuple[dict, dict, str]:
+    head = getattr(network.module, "classifier", "") + "."
+    values: dict[tuple[str, ...], Any] = {}
+    missing, misshapen, unexpected, note = [], [], dict.fromkeys(stored), ""
+    for keys, leaf in flatten_dict({"params": given[0], **given[1]}).items():
+        name, axes = _stored_name(keys), _stored_axes(keys, leaf.ndim)
+        unexpected.pop(name, None)
+        if name not in stored:
+            missing.append(name)
+            continue
+        found, wanted = stored[name].shape, tuple(leaf.shape[axis] for axis in axes)
+        if found == wanted:
+            values[keys] = jnp.asarray(stored[name].transpose(np.argsort(axes)), leaf.dtype)
+        elif name.startswith(head) and found[1:] == wanted[1:]:
+            values[keys] = leaf
+            note = (
+                f"The classifier `{head[:-1]}` begins anew: {str(path)!r} has {found[0]} classes, "
+                f"the network {network.num_classes}"
+            )
+        else:
+            misshapen.append(f"{name}: {found} where {wanted} is wanted")
+    misfits = [
+        _listed(what, which)
+        for what, which in (
+            ("missing", missing),
+            ("unexpected", list(unexpected)),
+            ("of another shape", misshapen),
+        )
+        if which
+    ]
+    if misfits:
+        raise UserError(
+            f"The `weights` of `{network.name}` must have its names and shapes; got {str(path)!r} "
+            f"with {', '.join(misfits)}"
+        )
+    fitted = unflatten_dict(values)
+    return fitted.pop("params", {}), fitted, note
+
+
+def _classes_in(stored: Mapping[str, np.ndarray], network: Network, path: str | Path) -> int:
+    weight = getattr(network.module, "classifier", "") + ".weight"
+    if weight not in stored:
+        raise UserError(
+            f"The `num_classes` of `{network.name}` must be given; {str(path)!r} has no {weight}"
+        )
+    return stored[weight].shape[0]
+
+
+def _stored_name(keys: Sequence[str]) -> str:
+    _, *modules, last = keys  # The first is the collection: params or batch_stats.
+    return ".".join([*modules, _LAST_NAMES.get(last, last)])
+
+
+def _stored_axes(keys: Sequence[str], ndim: int) -> tuple[int, ...]:
+    # PyTorch's kernels have outputs and inputs first.
+    if keys[-1] != "kernel":
+        return tuple(range(ndim))
+    return (ndim - 1, ndim - 2, *range(ndim - 2))
+
+
+def _listed(what: str, which: Sequence[str]) -> str:
+    shown = ", ".join(which[:3]) + (", ..." if len(which) > 3 else "")
+    return f"{len(which)} {what} ({shown})"
+
+
+def _not_a_format(path: Path) -> UserError:
+    advice = "; convert it to safetensors first" if path.suffix != "" else ""
+    return UserError(
+        f"The `weights` must be a .safetensors or .npz file (loading one never runs code); got "
+        f"{str(path)!r}{advice}"
+    )

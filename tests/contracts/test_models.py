@@ -1,0 +1,73 @@
+"""What every network of the table must do; one compiled training step a family."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imgclf import models
+
+KEY = jax.random.key(0)
+
+# For each kind of block a narrow and shallow network, in which no parameter begins cut off.
+NARROW = {
+    "cifar_resnet20": {"width": 4, "depth": 1},
+    "cnn": {"width": 4},
+    "resnet18": {"width": 4, "depths": (1, 1), "zero_init_last": False},
+    "resnet50": {"width": 4, "depths": (1, 1), "zero_init_last": False},
+}
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_shapes_and_types_are_as_promised(name):
+    network = models.create(name, 7, dtype="bfloat16")
+    network.preprocess.check(channels=3)
+    size = max(network.minimum_size, 8)
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+
+    def run(key, images):
+        params, model_state = network.initialise(key, images)
+        return params, model_state, *network.apply(params, model_state, images, train=True, key=key)
+
+    params, before, outputs, after = jax.eval_shape(run, KEY, images)
+    assert (outputs.logits.shape, outputs.logits.dtype) == ((2, 7), jnp.float32)
+    assert (outputs.features.shape[0], outputs.features.ndim) == (2, 2)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, after))} == {np.dtype("float32")}
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    assert network.module.classifier in params, "the head that a new class count replaces"
+
+
+def test_every_family_has_a_narrow_form():
+    families = {models.entry(name).family for name in models.names()}
+    assert {models.entry(name).family for name in NARROW} == families
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_it_learns_a_batch_and_gradients_reach_every_parameter(name):
+    network = models.create(name, 5, options=NARROW[name])
+    size = network.minimum_size
+    images = jax.random.normal(KEY, (8, size, size, 3))
+    labels = jnp.arange(8) % 5
+    params, model_state = network.initialise(KEY, images)
+
+    @jax.jit
+    def step(params, model_state):
+        def loss(params):
+            outputs, changed = network.apply(params, model_state, images, train=True, key=KEY)
+            picked = jnp.take_along_axis(jax.nn.log_softmax(outputs.logits), labels[:, None], 1)
+            return -picked.mean(), changed
+
+        (value, changed), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        params = jax.tree.map(lambda p, g: p - 0.05 * g, params, gradients)
+        return value, gradients, params, changed
+
+    losses = []
+    for _ in range(10):
+        value, gradients, params, model_state = step(params, model_state)
+        losses.append(float(value))
+        if len(losses) == 1:
+            for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+                assert np.any(gradient != 0), f"no gradient for {jax.tree_util.keystr(path)}"
+    assert 0 < losses[0] < 5
+    assert losses[-1] < losses[0]
+    assert step._cache_size() == 1, "compiled again"

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imgclf.models.layers import BatchNorm, Conv, Dense, global_average, max_pool
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "expected"),
+    [(8, 3, 1, 8), (8, 3, 2, 4), (9, 7, 2, 5), (8, 1, 2, 4)],
+)
+def test_convolution_is_the_sum_over_a_window_padded_alike_on_both_sides(
+    size, kernel, stride, expected
+):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, size, size, 2)).astype(np.float32)
+    weights = rng.normal(size=(kernel, kernel, 2, 3)).astype(np.float32)
+    y = Conv(3, kernel, stride).apply({"params": {"kernel": weights}}, x)
+    pad = kernel // 2
+    padded = np.pad(x[0], ((pad, pad), (pad, pad), (0, 0)))
+    assert y.shape == (1, expected, expected, 3)
+    for row, column in ((0, 0), (expected - 1, 1)):
+        window = padded[row * stride :, column * stride :][:kernel, :kernel]
+        sums = np.einsum("hwi,hwio->o", window, weights)
+        np.testing.assert_allclose(y[0, row, column], sums, rtol=1e-4, atol=1e-4)
+
+
+def test_groups_divide_the_inputs_and_a_bias_is_there_on_request():
+    x = jnp.ones((1, 4, 4, 6))
+    variables = jax.eval_shape(Conv(9, 3, groups=3, use_bias=True).init, KEY, x)
+    assert jax.tree.map(jnp.shape, variables["params"]) == {"kernel": (3, 3, 2, 9), "bias": (9,)}
+
+
+def test_initial_weights_have_the_references_spread():
+    kernel = Conv(64, 3).init(KEY, jnp.ones((1, 4, 4, 32)))["params"]["kernel"]
+    assert np.std(kernel) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.03)
+    dense = Dense(100).init(KEY, jnp.ones((1, 50)))["params"]
+    for values in (dense["kernel"], dense["bias"]):
+        assert 0.95 * 50**-0.5 < np.max(np.abs(values)) <= 50**-0.5
+
+
+def test_batch_norm_is_pytorchs_in_training():
+    x = np.random.default_rng(0).normal(3, 2, (4, 3, 5, 2)).astype(np.float32)
+    norm = BatchNorm()
+    y, changed = norm.apply(norm.init(KEY, x, True), x, True, mutable=["batch_stats"])
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), atol=1e-5)
+    stats = changed["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var * 60 / 59, rtol=1e-5)
+
+
+def test_batch_norm_uses_the_running_statistics_in_evaluation():
+    x = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    stats = {"mean": jnp.array([1.0, 2.0]), "var": jnp.array([4.0, 9.0])}
+    params = {"scale": jnp.array([2.0, 3.0]), "bias": jnp.array([0.0, 1.0])}
+    y = BatchNorm(epsilon=0.0).apply({"params": params, "batch_stats": stats}, x, False)
+    np.testing.assert_allclose(y, [[0, 1], [2, 3]], rtol=1e-6)
+
+
+def test_batch_norm_survives_a_large_mean():
+    x = 1e4 + jnp.array([[-0.01], [0.01]] * 8)
+    norm = BatchNorm()
+    y, _ = norm.apply(norm.init(KEY, x, True), x, True, mutable=["batch_stats"])
+    assert np.all(np.isfinite(y))
+    assert np.std(y) == pytest.approx(1, rel=0.2)
+
+
+def test_layers_compute_in_their_inputs_type_and_keep_float32_parameters():
+    x = jnp.ones((2, 4, 4, 3), jnp.bfloat16)
+    for layer, arguments in ((Conv(4), (x,)), (Dense(4), (x,)), (BatchNorm(), (x, True))):
+
+        def run(layer=layer, arguments=arguments):
+            variables = layer.init(KEY, *arguments)
+            return variables, *layer.apply(variables, *arguments, mutable=["batch_stats"])
+
+        variables, y, changed = jax.eval_shape(run)
+        assert y.dtype == jnp.bfloat16
+        kept = jax.tree.leaves((variables, changed))
+        assert {leaf.dtype for leaf in kept} == {np.dtype("float32")}
+
+
+def test_padding_never_wins_a_maximum():
+    x = -jnp.ones((1, 4, 4, 1))
+    np.testing.assert_array_equal(max_pool(x, 3, 2, padding=1), -jnp.ones((1, 2, 2, 1)))
+
+
+def test_the_global_average_is_float32():
+    y = global_average(jnp.ones((2, 3, 5, 4), jnp.bfloat16))
+    assert (y.shape, y.dtype) == ((2, 4), jnp.float32)

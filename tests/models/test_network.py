@@ -1,0 +1,134 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from imgclf import models
+from imgclf.errors import UserError
+from imgclf.models import Outputs
+
+KEY = jax.random.key(0)
+IMAGES = jax.random.normal(KEY, (4, 8, 8, 1))
+
+
+class Mine(nn.Module):
+    """A person's module: plain logits, dropout, a norm of Flax's, a value sown."""
+
+    num_classes: int
+    also_in_training: bool = False
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = images.mean((1, 2))
+        x = nn.Dense(16, name="first")(x)
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+        self.sow("intermediates", "hidden", x)
+        if self.also_in_training and train:
+            nn.Dense(3, name="other_head")(x)
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return nn.Dense(self.num_classes, name="head")(x)
+
+
+@pytest.fixture(scope="module")
+def mine():
+    network = models.create(Mine, 5)
+    return network, *network.initialise(KEY, IMAGES)
+
+
+def test_initial_values_do_not_depend_on_the_images(mine):
+    network, params, model_state = mine
+    others = network.initialise(KEY, jax.ShapeDtypeStruct((1, 32, 9, 1), jnp.uint8))
+    jax.tree.map(np.testing.assert_array_equal, others, (params, model_state))
+    assert set(model_state) == {"batch_stats"}, "sown values are no state"
+    np.testing.assert_array_equal(model_state["batch_stats"]["norm"]["mean"], np.zeros(16))
+
+
+def test_initialise_works_under_jit_and_eval_shape(mine):
+    network, *values = mine
+    for made in (
+        jax.eval_shape(network.initialise, KEY, IMAGES),
+        jax.jit(network.initialise)(KEY, IMAGES),
+    ):
+        assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, tuple(values))
+
+
+def test_what_only_training_uses_gets_parameters_too():
+    network = models.create(Mine, 5, options={"also_in_training": True})
+    params, _ = jax.eval_shape(network.initialise, KEY, IMAGES)
+    assert "other_head" in params
+
+
+def test_training_changes_the_statistics_and_evaluation_does_not(mine):
+    network, params, model_state = mine
+    _, after = network.apply(params, model_state, IMAGES, train=True, key=KEY)
+    assert np.any(after["batch_stats"]["norm"]["mean"] != 0)
+    outputs, after = network.apply(params, model_state, IMAGES, train=False)
+    assert after is model_state
+    assert outputs.logits.shape == (4, 5)
+
+
+def test_the_key_decides_the_dropout(mine):
+    network, params, model_state = mine
+
+    def logits(seed):
+        key = jax.random.key(seed)
+        return network.apply(params, model_state, IMAGES, train=True, key=key)[0].logits
+
+    np.testing.assert_array_equal(logits(1), logits(1))
+    assert np.any(logits(1) != logits(2))
+
+
+def test_captured_values_are_those_asked_for(mine):
+    network, params, model_state = mine
+    outputs, after = network.apply(
+        params, model_state, IMAGES, train=True, key=KEY, capture=("first", "hidden", "head")
+    )
+    assert jax.tree.map(jnp.shape, outputs.captured) == {
+        "first": (4, 16),
+        "hidden": (4, 16),
+        "head": (4, 5),
+    }
+    assert set(after) == {"batch_stats"}
+    np.testing.assert_array_equal(outputs.captured["head"], outputs.logits)
+
+
+def test_a_nested_submodule_is_captured_by_its_dotted_path():
+    network = models.create("cnn", 10, options={"width": 4})
+    params, model_state = network.initialise(KEY, IMAGES)
+    outputs, _ = network.apply(params, model_state, IMAGES, train=False, capture=("stage2.bn1",))
+    assert outputs.captured["stage2.bn1"].shape == (4, 4, 4, 8)
+    with pytest.raises(UserError, match=r"Unknown submodule 'stage3'; did you mean 'stage[12]'"):
+        network.apply(params, model_state, IMAGES, train=False, capture=("stage3",))
+
+
+def test_a_network_is_a_value():
+    one, other = models.create("resnet50", 10), models.create("resnet50", 10)
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != models.create("resnet50", 10, dtype="bfloat16")
+
+
+def test_outputs_pass_through_jax():
+    outputs = Outputs(jnp.ones((2, 3)), captured={"x": jnp.ones(2)})
+    doubled = jax.jit(lambda tree: jax.tree.map(lambda x: 2 * x, tree))(outputs)
+    assert doubled.features is None
+    np.testing.assert_array_equal(doubled.captured["x"], [2, 2])
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 8, 1), (2, 8, 7, 1)])
+def test_images_that_are_too_small_are_refused_with_both_sizes(shape):
+    with pytest.raises(UserError, match=f"at least 8 x 8 px; got {shape[1]} x {shape[2]}"):
+        models.create("cnn", 10).initialise(KEY, jnp.zeros(shape))
+
+
+def test_images_without_channels_are_refused():
+    with pytest.raises(UserError, match=r"must be \(b, h, w, c\); got \(2, 8, 8\)"):
+        models.create("cnn", 10).initialise(KEY, jnp.zeros((2, 8, 8)))
+
+
+def test_logits_of_another_shape_are_refused():
+    network = models.create(lambda num_classes: Mine(num_classes + 1), 5)
+    params, model_state = network.initialise(KEY, IMAGES)
+    with pytest.raises(UserError, match=r"must have the shape \(4, 5\).*; got \(4, 6\)"):
+        network.apply(params, model_state, IMAGES, train=False)

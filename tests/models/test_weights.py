@@ -1,0 +1,138 @@
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from imgclf import models
+from imgclf.errors import UserError
+from imgclf.models.weights import read
+
+OPTIONS = {"width": 4}
+IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def small():
+    network = models.create("cnn", 10, options=OPTIONS)
+    return network, *network.initialise(jax.random.key(1), IMAGES)
+
+
+@pytest.fixture
+def file(small, tmp_path):
+    models.save_weights(*small, tmp_path / "small.safetensors")
+    return tmp_path / "small.safetensors"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+def test_what_is_saved_comes_back_to_the_bit(small, tmp_path, suffix):
+    network, params, model_state = small
+    path = tmp_path / f"small.{suffix}"
+    models.save_weights(network, params, model_state, path)
+    again = models.load("cnn", path, **OPTIONS)
+    assert again[0] == network
+    jax.tree.map(np.testing.assert_array_equal, again[1:], (params, model_state))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name], "nothing unfinished is left"
+
+
+def test_names_and_layouts_are_pytorchs(file):
+    stored = load_file(file)
+    assert stored["stage1.conv1.weight"].shape == (4, 3, 3, 3)
+    assert stored["stage2.conv1.weight"].shape == (8, 4, 3, 3)
+    assert stored["fc.weight"].shape == (10, 8)
+    assert {name.rsplit(".", 1)[1] for name in stored if ".bn1." in name} == {
+        "weight",
+        "bias",
+        "running_mean",
+        "running_var",
+    }
+
+
+def test_the_export_of_a_pytorch_file_is_that_file(shared, tmp_path):
+    path = shared / "data" / "weights" / "cifar10_resnet20.safetensors"
+    models.save_weights(*models.load("cifar_resnet20", path), tmp_path / "again.safetensors")
+    ours, theirs = load_file(tmp_path / "again.safetensors"), load_file(path)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+
+
+def test_every_misfit_is_in_one_line(small, file):
+    stored = load_file(file)
+    del stored["fc.bias"], stored["stage1.bn1.running_var"]
+    stored["extra.weight"] = np.zeros(3, np.float32)
+    stored["stage1.conv1.weight"] = np.zeros((4, 1, 3, 3), np.float32)
+    save_file(stored, file)
+    with pytest.raises(UserError) as error:
+        models.load_weights(*small, file)
+    message = str(error.value)
+    assert "\n" not in message
+    assert "2 missing (" in message
+    assert "fc.bias" in message
+    assert "1 unexpected (extra.weight)" in message
+    assert "(stage1.conv1.weight: (4, 1, 3, 3) where (4, 3, 3, 3) is wanted)" in message
+
+
+def test_another_number_of_classes_keeps_the_new_classifier_and_says_so(small, file):
+    network = models.create("cnn", 3, options=OPTIONS)
+    params, model_state = network.initialise(jax.random.key(2), IMAGES)
+    fitted, _, note = models.load_weights(network, params, model_state, file)
+    assert note == (f"The classifier `fc` begins anew: {str(file)!r} has 10 classes, the network 3")
+    np.testing.assert_array_equal(fitted["fc"]["kernel"], params["fc"]["kernel"])
+    kernel = small[1]["stage1"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(fitted["stage1"]["conv1"]["kernel"], kernel)
+    with pytest.warns(match="begins anew"):
+        _, loaded, _ = models.load("cnn", file, num_classes=3, **OPTIONS)
+    assert loaded["fc"]["kernel"].shape == (8, 3)
+
+
+def test_a_full_fit_says_nothing(small, file):
+    assert models.load_weights(*small, file)[2] == ""
+
+
+def test_counters_are_passed_over_and_float16_becomes_float32(small, file):
+    stored = {name: value.astype(np.float16) for name, value in load_file(file).items()}
+    stored["stage1.bn1.num_batches_tracked"] = np.array(7)
+    save_file(stored, file)
+    params, model_state, _ = models.load_weights(*small, file)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, model_state))} == {np.dtype("float32")}
+    np.testing.assert_array_equal(
+        params["fc"]["bias"], np.float16(small[1]["fc"]["bias"]).astype(np.float32)
+    )
+
+
+def test_loading_never_unpickles(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("code from a weights file ran",))
+
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(UserError, match=r"convert it to safetensors first"):
+        read(tmp_path / "w.pth")
+    for content in (Trap(), np.array([Trap()], object)):
+        (tmp_path / "w.npz").write_bytes(pickle.dumps(content))
+        with pytest.raises(UserError, match="must be a readable npz file"):
+            read(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+def test_a_damaged_file_is_named_in_one_line(small, tmp_path, suffix):
+    path = tmp_path / f"w.{suffix}"
+    with pytest.raises(UserError, match="not there"):
+        read(path)
+    models.save_weights(*small, path)
+    content = path.read_bytes()
+    for damaged in (content[:-500], content[:200], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=f"must be a readable {suffix} file; got .*w.{suffix}"):
+            read(path)
+
+
+def test_the_number_of_classes_must_be_said_where_the_file_does_not_tell(file):
+    stored = load_file(file)
+    del stored["fc.weight"]
+    save_file(stored, file)
+    with pytest.raises(UserError, match="The `num_classes` of `cnn` must be given"):
+        models.load("cnn", file, **OPTIONS)
