@@ -1,0 +1,199 @@
+"""What follows from a recipe: sources found, network built, durations counted in steps."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imgclf.data import checked_labels, fixed_shape, located
+from imgclf.data.source import Source
+from imgclf.errors import UserError
+from imgclf.models import create
+from imgclf.models.network import Network
+from imgclf.preprocess import Preprocess
+from imgclf.recipe.description import describe
+from imgclf.recipe.kinds import check_kinds
+from imgclf.recipe.value import Model, Recipe
+from imgclf.units import Unit
+
+PHOTOGRAPH_SIZE = 64
+"""Side in px for images of varying size, where neither recipe nor network names one."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe with all that is derived from it."""
+
+    recipe: Recipe
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    """Height, width and channels of the images that the network takes."""
+    network: Network
+    train: Source
+    evaluate: dict[str, Source]
+    steps_per_epoch: float
+    """Updates in which as many examples are seen as there are; not rounded."""
+    steps: int
+    """Updates in the whole run."""
+
+    def cadence(self, every: Unit) -> frozenset[int]:
+        """The steps (counted from 1) after which something that is due `every` so often is due.
+
+        The k-th time is the first step at which `k * every` has passed. The last step is not among
+        them unless it is due by itself.
+        """
+        distance = every.in_steps(
+            self.steps_per_epoch, batch_size=self.recipe.data.batch_size, steps=self.steps
+        )
+        if math.isinf(distance):
+            return frozenset()
+        count = int(self.steps / distance + 1e-9)
+        return frozenset(max(1, _ceil(k * distance)) for k in range(1, count + 1))
+
+    @property
+    def best(self) -> str:
+        """The metric that makes a checkpoint the best, as SOURCE/METRIC; "" without evaluation."""
+        first = next(iter(self.evaluate), "")
+        return self.recipe.best or (f"{first}/accuracy" if first else "")
+
+    def as_json(self) -> dict[str, Any]:
+        """What a run folder keeps as `resolved.json`."""
+        return {
+            "recipe": describe(self.recipe),
+            "classes": list(self.classes),
+            "image_shape": list(self.image_shape),
+            "preprocess": describe(self.network.preprocess),
+            "steps_per_epoch": self.steps_per_epoch,
+            "steps": self.steps,
+            "best": self.best,
+            "data_root": str(Path(self.recipe.data.root).expanduser().resolve()),
+        }
+
+
+def resolve(recipe: Recipe) -> Resolved:
+    """Works out everything that a run of `recipe` needs; raises a `UserError` for what cannot be.
+
+    Sources are opened (an index is read, no image but the first), nothing is computed.
+    """
+    _check(recipe)
+    train = located(recipe.data.train, recipe.data.root)
+    evaluate = {k: located(v, recipe.data.root) for k, v in recipe.data.evaluate.items()}
+    examples, classes = len(train), tuple(train.classes)
+    if recipe.data.batch_size > examples:
+        raise UserError(
+            f"The `batch_size` of `Data` must be at most the number of training images "
+            f"(={examples:,}); got {recipe.data.batch_size}"
+        )
+    checked_labels(train)
+    for name, source in evaluate.items():
+        check_classes(name, tuple(source.classes), classes)
+        checked_labels(source)
+    network, image_shape = build(recipe.model, len(classes), fixed_shape(train))
+    per_epoch = examples / recipe.data.batch_size
+    length = recipe.length.in_steps(per_epoch, batch_size=recipe.data.batch_size)
+    if not 1 <= length < math.inf:
+        raise UserError(f"The `length` of `Recipe` must be at least one step; got {recipe.length}")
+    steps = _ceil(length)
+    recipe.schedule.build(steps, per_epoch)  # a warm-up that does not fit is refused here
+    return Resolved(recipe, classes, image_shape, network, train, evaluate, per_epoch, steps)
+
+
+def build(
+    model: Model, num_classes: int, source_shape: tuple[int, int, int] | None
+) -> tuple[Network, tuple[int, int, int]]:
+    """The network of `model`, its preprocessing settled, and the shape (h, w, c) of its images."""
+    network = create(
+        model.network,
+        num_classes=num_classes,
+        dtype=model.dtype,
+        preprocess=model.preprocess,
+        options=dict(model.options),
+    )
+    preprocess = network.preprocess
+    height, width, channels = source_shape or (PHOTOGRAPH_SIZE, PHOTOGRAPH_SIZE, 3)
+    if preprocess.size == 0 and (source_shape is None or height == width):
+        preprocess = dataclasses.replace(preprocess, size=height)
+    if channels == 1 and not model.preprocess.mean:
+        preprocess = dataclasses.replace(preprocess, mean=(_average(preprocess.mean),))
+    if channels == 1 and not model.preprocess.std:
+        preprocess = dataclasses.replace(preprocess, std=(_average(preprocess.std),))
+    preprocess.check(channels)
+    if preprocess.size:
+        height = width = preprocess.size
+    network = dataclasses.replace(network, preprocess=preprocess)
+    return network, (height, width, channels)
+
+
+def rebuild(
+    recipe: Recipe, content: dict[str, Any]
+) -> tuple[Network, tuple[str, ...], tuple[int, int, int]]:
+    """Network, classes and image shape of a run, from what `as_json` gave: no data is needed."""
+    fields = {k: v for k, v in content["preprocess"].items() if k != "kind"}
+    fields |= {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}
+    model = dataclasses.replace(recipe.model, preprocess=Preprocess(**fields))
+    classes = tuple(content["classes"])
+    height, width, channels = content["image_shape"]
+    network, shape = build(model, len(classes), (height, width, channels))
+    return network, classes, shape
+
+
+def _check(recipe: Recipe) -> None:
+    check_kinds(recipe)
+    data = recipe.data
+    for owner, name, value, least in (
+        ("Data", "batch_size", data.batch_size, 1),
+        ("Data", "evaluate_batch_size", data.evaluate_batch_size, 0),
+        ("Data", "workers", data.workers, 0),
+        ("Data", "threads", data.threads, 0),
+        ("Recipe", "accumulate", recipe.accumulate, 1),
+        ("Recipe", "clip_norm", recipe.clip_norm, 0),
+        ("Checkpoint", "keep", recipe.checkpoint.keep, 1),
+        ("Checkpoint", "best", recipe.checkpoint.best, 0),
+    ):
+        if not value >= least:
+            raise UserError(f"The `{name}` of `{owner}` must be {least} or more; got {value}")
+    for owner, name, every in (
+        ("Recipe", "evaluate_every", recipe.evaluate_every),
+        ("Checkpoint", "every", recipe.checkpoint.every),
+        ("Log", "every", recipe.log.every),
+    ):
+        if every.amount <= 0:
+            raise UserError(f"The `{name}` of `{owner}` must be greater than 0; got {every}")
+    if not 0 <= recipe.average.decay < 1:
+        raise UserError(f"The `decay` of `Average` must lie in [0, 1); got {recipe.average.decay}")
+    if data.batch_size % recipe.accumulate:
+        raise UserError(
+            f"The `batch_size` of `Data` (={data.batch_size}) must be divisible by the "
+            f"`accumulate` of `Recipe` (={recipe.accumulate})"
+        )
+    best_source, _, best_metric = recipe.best.partition("/")
+    metrics = ("accuracy", "top5_accuracy", "loss")
+    if recipe.best and (best_source not in data.evaluate or best_metric not in metrics):
+        allowed = ", ".join(f"{name}/{metric}" for name in data.evaluate for metric in metrics)
+        raise UserError(f"The `best` of `Recipe` must be one of {allowed}; got {recipe.best!r}")
+
+
+def check_classes(name: str, classes: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Raises a `UserError` unless an evaluation source has the classes that are learned."""
+    if classes != known:
+        extra = [each for each in classes if each not in known][:3]
+        absent = [each for each in known if each not in classes][:3]
+        what = "they are in another order"
+        if extra or absent:
+            parts = [f"{', '.join(map(repr, extra))} not learned"] if extra else []
+            parts += [f"{', '.join(map(repr, absent))} not in it"] if absent else []
+            what = "; ".join(parts)
+        raise UserError(
+            f"The evaluation source {name!r} has {len(classes)} classes, {len(known)} are learned, "
+            f"and they must be the same: {what}"
+        )
+
+
+def _average(values: tuple[float, ...]) -> float:
+    return sum(values) / len(values)
+
+
+def _ceil(steps: float) -> int:
+    """`steps` rounded up, but for the last bits of a product of floats."""
+    return math.ceil(steps - 1e-6)

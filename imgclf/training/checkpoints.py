@@ -1,0 +1,298 @@
+"""Checkpoints: saved in the background, committed by a manifest of checksums, verified on restore.
+
+A checkpoint is a folder named after its step. It counts only once `manifest.json` is there, which
+is written last, in one piece: it has the size and SHA-256 of every other file, the metadata, and a
+SHA-256 of both.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from imgclf.errors import UserError
+from imgclf.tasks import ModelState, Params
+from imgclf.training.state import State
+
+FORMAT = 1
+"""Raised whenever a checkpoint written before could not be read any more."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A committed checkpoint: its step, folder and the metadata that was saved with it."""
+
+    step: int
+    folder: Path
+    metadata: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run: one writer in the background, the last n and best k kept.
+
+    `score` reads from a checkpoint's metadata what makes it the best (None: it does not compete).
+    A failed save is raised by the next `save` or `wait`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int = 2,
+        best: int = 1,
+        score: Callable[[dict[str, Any]], float | None] = lambda metadata: None,
+    ):
+        self.folder, self._keep, self._best, self._score = folder, keep, best, score
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, state: State, step: int, metadata: dict[str, Any]) -> None:
+        """Saves `state` in the background; waits for the last save first."""
+        self.wait()
+        from orbax.checkpoint import v1 as orbax
+
+        folder = self.folder / f"{step:08d}"
+        with _Saving(folder, self):
+            _probe(self.folder)
+            response = orbax.save_checkpointables_async(folder.absolute(), _parts(state))
+        self._pending = self._thread.submit(self._commit, response, folder, step, metadata)
+
+    def wait(self) -> None:
+        """Returns when the last save is committed; raises a `UserError` if it failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def sweep(self) -> None:
+        """Removes what saves that were never committed have left behind."""
+        for folder in self.folder.glob("[0-9]*"):
+            if not (folder / "manifest.json").is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def annotate(self, step: int, metadata: dict[str, Any]) -> None:
+        """Gives the committed checkpoint of `step` other metadata, in one piece."""
+        self.wait()
+        folder = self.folder / f"{step:08d}"
+        content = _read(folder)
+        if content is not None:
+            _write_manifest(folder, content["files"], {"format": FORMAT, "step": step} | metadata)
+
+    def all(self) -> list[Saved]:
+        """The committed checkpoints, oldest first; of their files only the manifest is verified."""
+        read = ((folder, _read(folder)) for folder in sorted(self.folder.glob("[0-9]*")))
+        return [
+            Saved(int(folder.name), folder, content["metadata"])
+            for folder, content in read
+            if content is not None and folder.name.isdigit()
+        ]
+
+    def best(self) -> Saved | None:
+        """The committed checkpoint with the greatest score, the latest of equals."""
+        scored = [(s, each) for each in self.all() if (s := self._score(each.metadata)) is not None]
+        return max(scored, key=lambda pair: (pair[0], pair[1].step))[1] if scored else None
+
+    def _commit(self, response: Any, folder: Path, step: int, metadata: dict[str, Any]) -> None:
+        with _Saving(folder, self):
+            response.result()
+            files = sorted(file for file in folder.rglob("*") if file.is_file())
+            listed = {str(f.relative_to(folder)): [f.stat().st_size, _digest(f)] for f in files}
+            _write_manifest(folder, listed, {"format": FORMAT, "step": step} | metadata)
+            self._discard()
+
+    def _discard(self) -> None:
+        saved = self.all()
+        scored = [each for each in saved if self._score(each.metadata) is not None]
+        scored.sort(key=lambda each: (self._score(each.metadata), each.step))
+        kept = {
+            each.step for each in saved[-self._keep :] + scored[max(0, len(scored) - self._best) :]
+        }
+        for each in saved:
+            if each.step not in kept:
+                (each.folder / "manifest.json").unlink()
+                shutil.rmtree(each.folder)
+
+
+def restore(saved: Saved, like: State) -> State:
+    """The state of a verified checkpoint, placed as the leaves of `like` (shapes with shardings).
+
+    Raises a `UserError` that names the first leaf whose path, shape or dtype is another one.
+    """
+    parts = _load(saved, _parts(like))
+    average = parts.get("average")
+    return State(
+        step=parts["training"]["step"],
+        params=parts["weights"]["params"],
+        model_state=parts["weights"]["model_state"],
+        optimizer_state=parts["training"]["optimizer_state"],
+        average=(average["params"], average["model_state"]) if average else None,
+    )
+
+
+def restore_evaluated(saved: Saved, like: tuple[Params, ModelState]) -> tuple[Params, ModelState]:
+    """Only what is evaluated: the average of a verified checkpoint where it has one."""
+    name = "average" if (saved.folder / "average").is_dir() else "weights"
+    part = _load(saved, {name: {"params": like[0], "model_state": like[1]}})[name]
+    return part["params"], part["model_state"]
+
+
+def _parts(state: State) -> dict[str, Any]:
+    """A state as it lies in a checkpoint: each part can be read by itself."""
+    parts = {
+        "weights": {"params": state.params, "model_state": state.model_state},
+        "training": {"step": state.step, "optimizer_state": state.optimizer_state},
+    }
+    if state.average is not None:
+        parts["average"] = {"params": state.average[0], "model_state": state.average[1]}
+    return parts
+
+
+def _load(saved: Saved, like: dict[str, Any]) -> dict[str, Any]:
+    from orbax.checkpoint import v1 as orbax
+
+    if saved.metadata["format"] != FORMAT:
+        raise UserError(
+            f"The checkpoint {saved.folder} has format {saved.metadata['format']}; this version "
+            f"reads format {FORMAT}"
+        )
+    found = orbax.checkpointables_metadata(saved.folder.absolute()).metadata
+    _check_tree(_leaves({name: found.get(name) for name in like}), _leaves(like), saved.folder)
+    return orbax.load_checkpointables(saved.folder.absolute(), like)
+
+
+def verify(folder: Path) -> str:
+    """What is wrong with the files of a committed checkpoint, or "" if nothing is."""
+    content = _read(folder)
+    if content is None:
+        return "manifest.json is damaged"
+    for name, (size, digest) in content["files"].items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size or _digest(file) != digest:
+            return f"{name} is damaged"
+    return ""
+
+
+def newest(
+    checkpoints: Checkpoints, warn: Callable[[str], None], *, move: bool = True
+) -> Saved | None:
+    """The newest checkpoint whose files are whole; damaged ones are named and moved aside."""
+    for folder in sorted(checkpoints.folder.glob("[0-9]*"), reverse=True):
+        if not (folder.name.isdigit() and (folder / "manifest.json").exists()):
+            continue
+        wrong, content = verify(folder), _read(folder)
+        if not wrong and content is not None:
+            return Saved(int(folder.name), folder, content["metadata"])
+        warn(f"checkpoint {folder} is not used: {wrong}")
+        if move:
+            set_aside(folder)
+    return None
+
+
+def score(metadata: dict[str, Any], best: str) -> float | None:
+    """What makes a checkpoint the best: greater is better, None where it was not evaluated."""
+    value = metadata["evaluation"].get(best)
+    if value is None or not math.isfinite(value):
+        return None
+    return -value if best.endswith("/loss") else value
+
+
+def set_aside(folder: Path) -> None:
+    """Renames a folder to `bad-...`, so that its step can be saved again."""
+    for number in range(10_000):
+        other = folder.with_name(f"bad-{folder.name}" + (f"-{number}" if number else ""))
+        if not other.exists():
+            folder.rename(other)
+            return
+
+
+def write_whole(file: Path, content: Any) -> None:
+    """Writes JSON so that the file is there whole or not at all."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
+    with draft.open("w") as out:
+        json.dump(content, out, indent=1)
+        out.write("\n")
+        out.flush()
+        os.fsync(out.fileno())
+    draft.replace(file)
+
+
+def _probe(folder: Path) -> None:
+    """Raises an `OSError` if nothing can be made in `folder`: Orbax would wait minutes for it."""
+    probe = folder / f".probe-{os.getpid()}"
+    probe.mkdir()
+    probe.rmdir()
+
+
+class _Saving:
+    """Turns what a save raises into one line that says what still exists."""
+
+    def __init__(self, folder: Path, checkpoints: Checkpoints):
+        self._folder, self._checkpoints = folder, checkpoints
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            left = self._checkpoints.all()
+            last = f"the last good checkpoint is {left[-1].folder}" if left else "there is no other"
+            why = str(error).split("\n")[0][:200]
+            raise UserError(f"Could not save checkpoint {self._folder}: {why}; {last}") from error
+
+
+def _write_manifest(folder: Path, files: dict[str, Any], metadata: dict[str, Any]) -> None:
+    content = {"files": files, "metadata": metadata}
+    write_whole(folder / "manifest.json", {"sha256": _digest_of(content)} | content)
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """The content of a manifest, or None where there is none that is whole."""
+    try:
+        content = json.loads((folder / "manifest.json").read_text())
+        digest = content.pop("sha256")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    return content if digest == _digest_of(content) else None
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+
+
+def _check_tree(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    for name in [*wanted, *found]:
+        have, want = found.get(name), wanted.get(name)
+        if have is None or want is None:
+            where = "is not in the checkpoint" if have is None else "is not in this run's state"
+            raise UserError(f"Checkpoint {folder} does not fit: {name} {where}")
+        if tuple(have.shape) != tuple(want.shape) or have.dtype != want.dtype:
+            raise UserError(
+                f"Checkpoint {folder} does not fit: {name} is {have.dtype}{list(have.shape)} "
+                f"there, {want.dtype}{list(want.shape)} in this run"
+            )

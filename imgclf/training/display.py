@@ -1,0 +1,113 @@
+"""What a person sees while a run goes on: a progress bar in a terminal, else plain lines."""
+
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+class Display:
+    """Lines to standard output and to the run's `log.txt`, and the progress of the steps."""
+
+    def __init__(self, quiet: bool = False):
+        self._quiet = quiet
+        self._terminal = sys.stdout.isatty() and not quiet
+        self._log: Path | None = None
+        self._early: list[str] = []
+        self._progress: Any = None
+        self._rates: list[tuple[float, int]] = []
+
+    def log_to(self, file: Path) -> None:
+        """Writes all lines, also the earlier ones, to `file`."""
+        self._log = file
+        for line in self._early:
+            self._append(line)
+        self._early = []
+
+    def say(self, line: str) -> None:
+        """Shows a line and keeps it in the log."""
+        if self._progress is not None:
+            self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        elif not self._quiet:
+            print(line, flush=True)
+        self._append(line)
+
+    def warn(self, line: str) -> None:
+        """Shows a warning on standard error and keeps it in the log."""
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+        self._append(f"warning: {line}")
+
+    def log_error(self) -> None:
+        """Keeps the traceback of the exception that is being handled in the log alone."""
+        self._append(traceback.format_exc())
+
+    def start(self, step: int, steps: int) -> None:
+        """Starts the clock (and the bar) of a run that goes on at `step`."""
+        self._rates = [(time.perf_counter(), step)]
+        if not self._terminal or step >= steps:
+            return
+        from rich import progress
+
+        self._progress = progress.Progress(
+            progress.TextColumn("step {task.completed}/{task.total}"),
+            progress.BarColumn(bar_width=20),
+            progress.TextColumn("{task.description}"),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        self._progress.start()
+        self._task = self._progress.add_task("", total=steps, completed=step)
+
+    def show(
+        self,
+        step: int,
+        steps: int,
+        epoch: float,
+        done: int,
+        batch_size: int,
+        values: dict[str, float],
+    ) -> float:
+        """Shows the metrics of `step`; returns images per second over the last while.
+
+        Metrics are looked at late: `done` steps have been made by now.
+        """
+        now = time.perf_counter()
+        self._rates = [*self._rates[-9:], (now, done)]
+        then, first = self._rates[0]
+        elapsed = now - then
+        rate = (done - first) / elapsed if elapsed > 0 and done > first else 0.0
+        numbers = " ".join(f"{k} {values[k]:.4g}" for k in ("loss", "accuracy") if k in values)
+        text = f"epoch {epoch:.1f} {numbers} {rate * batch_size:,.0f} img/s"
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, description=text)
+            self._append(f"step {step}/{steps} {text}")
+        else:
+            left = f" {_clock((steps - step) / rate)} left" if rate else ""
+            self.say(f"step {step}/{steps} {text}{left}")
+        return rate * batch_size
+
+    def pause_clock(self, seconds: float) -> None:
+        """Leaves out of the rates a while that was no training."""
+        self._rates = [(then + seconds, step) for then, step in self._rates]
+
+    def stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _append(self, line: str) -> None:
+        if self._log is None:
+            self._early.append(line)
+            return
+        try:
+            with self._log.open("a") as out:
+                out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        except OSError:
+            self._log = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

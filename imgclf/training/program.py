@@ -1,0 +1,192 @@
+"""The compiled program of a run: `jit`, donation, sharding and loops, put around the step here."""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from imgclf.augmentation import compose
+from imgclf.models import load_weights
+from imgclf.recipe.resolution import Resolved
+from imgclf.recipe.value import Average
+from imgclf.tasks import Batch, Metrics
+from imgclf.training.feed import Resident, Streamed, example_batch
+from imgclf.training.mesh import batch_sharding, replicated, state_shardings
+from imgclf.training.state import State, initial_state
+
+SCAN = 32
+"""Most updates in one dispatch, where many are made in a loop on the device."""
+
+Step = Callable[..., tuple[State, Metrics]]
+
+
+class Program:
+    """The functions of one run, bound to its recipe and laid out on its mesh."""
+
+    def __init__(self, resolved: Resolved, mesh: jax.sharding.Mesh, step: Step, donate: bool):
+        recipe = resolved.recipe
+        self.resolved, self.mesh, self._donate = resolved, mesh, donate
+        self.schedule = recipe.schedule.build(resolved.steps, resolved.steps_per_epoch)
+        self._initial = partial(
+            initial_state,
+            recipe.seed,
+            task=recipe.task,
+            network=resolved.network,
+            optimizer=self._optimizer,
+            averaged=recipe.average.decay > 0,
+        )
+        shapes = jax.eval_shape(self._initial, example_batch(resolved))
+        self.placement = state_shardings(mesh, recipe.mesh.rules, shapes)
+        self.state = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            self.placement,
+        )
+        """Shapes, types and placement of the state."""
+        self._step = partial(
+            step,
+            network=resolved.network,
+            task=recipe.task,
+            augment=compose(recipe.augment, len(resolved.classes)),
+            optimizer=self._optimizer(self.state.params),
+            seed=recipe.seed,
+            steps=resolved.steps,
+            accumulate=recipe.accumulate,
+            decay=average_decay(recipe.average),
+        )
+
+    def initial(self) -> tuple[State, str]:
+        """The state before the first step, and what is to be said of weights that were loaded."""
+        make = jax.jit(
+            self._initial, out_shardings=self.placement, compiler_options=quick_compilation()
+        )
+        batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example_batch(self.resolved))
+        state = make(batch)
+        if not self.resolved.recipe.model.weights:
+            return state, ""
+        params, model_state, note = load_weights(
+            self.resolved.network,
+            state.params,
+            state.model_state,
+            self.resolved.recipe.model.weights,
+        )
+        return make(batch, pretrained=(params, model_state)), note
+
+    def compile(self, feed: Streamed | Resident, scan: bool) -> "Stepwise | Scanned":
+        """Compiles the step ahead of time, for batches as `feed` gives them."""
+        donated = (0,) if self._donate else ()
+        outputs = (self.placement, replicated(self.mesh))
+        if scan and isinstance(feed, Resident):
+            function = jax.jit(self._many, donate_argnums=donated, out_shardings=outputs)
+            ids = np.zeros((SCAN, self.resolved.recipe.data.batch_size), np.int32)
+            lowered = function.lower(self.state, feed.images, feed.labels, ids, np.int32(0))
+            return Scanned(lowered.compile() if self._donate else function, feed)
+        function = jax.jit(self._step, donate_argnums=donated, out_shardings=outputs)
+        sharding = batch_sharding(self.mesh)
+        batch = {
+            name: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=sharding)
+            for name, each in example_batch(self.resolved).items()
+        }
+        lowered = function.lower(self.state, batch)
+        return Stepwise(lowered.compile() if self._donate else function, feed)
+
+    def _many(
+        self, state: State, images: jax.Array, labels: jax.Array, ids: jax.Array, count: jax.Array
+    ) -> tuple[State, Metrics]:
+        """`count` steps in a loop on the device, over the batches that the rows of `ids` name."""
+        sharding = batch_sharding(self.mesh)
+
+        def one(i: jax.Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
+            batch = Resident.gather(images, labels, ids[i])
+            batch = jax.lax.with_sharding_constraint(batch, sharding)
+            state, metrics = self._step(carry[0], batch)
+            return state, jax.tree.map(lambda all_, new: all_.at[i].set(new), carry[1], metrics)
+
+        shapes = jax.eval_shape(self._step, state, Resident.gather(images, labels, ids[0]))[1]
+        metrics = jax.tree.map(lambda x: jnp.zeros((len(ids),), x.dtype), shapes)
+        return jax.lax.fori_loop(0, count, one, (state, metrics))
+
+    def _optimizer(self, params: Any) -> optax.GradientTransformation:
+        recipe = self.resolved.recipe
+        optimizer = recipe.optimizer.build(self.schedule, params)
+        if not recipe.clip_norm:
+            return optimizer
+        return optax.chain(optax.clip_by_global_norm(recipe.clip_norm), optimizer)
+
+
+class Stepwise:
+    """One update in a dispatch."""
+
+    size = 1
+
+    def __init__(self, function: Callable[..., Any], feed: Streamed | Resident):
+        self._function, self._feed = function, feed
+        self._batches: Iterator[Batch] = iter(())
+        self.waited = 0.0
+        """Seconds that batches were waited for."""
+
+    def start(self, step: int, stop: int) -> None:
+        """Makes ready for the steps from `step` up to `stop`."""
+        self._batches = self._feed.batches(step, stop)
+
+    def run(self, state: State, start: int, stop: int) -> tuple[State, Metrics]:
+        """The state after the steps from `start` up to `stop`, and their metrics."""
+        before = time.perf_counter()
+        batch = next(self._batches)
+        self.waited += time.perf_counter() - before
+        return self._function(state, batch)
+
+    def close(self) -> None:
+        getattr(self._batches, "close", lambda: None)()
+
+
+class Scanned:
+    """Up to `SCAN` updates in a dispatch, on data that lies on the device."""
+
+    size = SCAN
+
+    def __init__(self, function: Callable[..., Any], feed: Resident):
+        self._function, self._feed = function, feed
+        self.waited = 0.0
+
+    def start(self, step: int, stop: int) -> None:
+        pass
+
+    def run(self, state: State, start: int, stop: int) -> tuple[State, Metrics]:
+        """The state after the steps from `start` up to `stop`, and their metrics (steps,)."""
+        ids = self._feed.ids(start, start + SCAN)
+        state, metrics = self._function(
+            state, self._feed.images, self._feed.labels, ids, np.int32(stop - start)
+        )
+        return state, {name: values[: stop - start] for name, values in metrics.items()}
+
+    def close(self) -> None:
+        pass
+
+
+def quick_compilation() -> dict[str, Any] | None:
+    """Options for a program that runs once: on CPU, to optimise it takes longer than it saves."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+
+
+def average_decay(average: Average) -> Callable[[jax.Array], jax.Array] | None:
+    """The share of the average that update t (from 0) keeps; None where there is no average."""
+    if not average.decay:
+        return None
+    if not average.warmup:
+        return lambda t: jnp.float32(average.decay)
+    return lambda t: jnp.minimum(average.decay, (1 + t) / (10 + t))
+
+
+def use_scan(choice: str, resident: bool) -> bool:
+    """Whether updates are made in a loop on the device: on accelerators, where the data lie there.
+
+    On CPU never unless asked for: XLA computes a convolution's weight gradient some 50 times slower
+    inside a loop.
+    """
+    return resident and (choice == "scan" or (choice == "auto" and jax.default_backend() != "cpu"))

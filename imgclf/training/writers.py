@@ -1,0 +1,168 @@
+"""Where metrics go: JSON lines, TensorBoard, Weights & Biases, MLflow, by one small base."""
+
+import abc
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from imgclf.errors import UserError
+from imgclf.recipe.value import Log
+
+Values = dict[str, float]
+
+
+class Writer(abc.ABC):
+    """Takes the metrics of a step. On a resume `cut` is called first, then steps follow on."""
+
+    @abc.abstractmethod
+    def cut(self, step: int) -> None:
+        """Forgets everything that was written for later steps than `step`."""
+
+    @abc.abstractmethod
+    def write(self, step: int, values: Values) -> None:
+        """Writes named numbers for the state after `step` updates."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Returns when everything is written."""
+
+
+class JsonLines(Writer):
+    """One JSON object a line: `step` and the values."""
+
+    def __init__(self, file: Path):
+        self._file = file
+
+    def cut(self, step: int) -> None:
+        cut_lines(self._file, step)
+
+    def write(self, step: int, values: Values) -> None:
+        with self._file.open("a") as out:
+            out.write(json.dumps({"step": step} | values) + "\n")
+
+    def close(self) -> None:
+        pass
+
+
+class TensorBoard(Writer):
+    """An event file, written without TensorFlow."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._writer: Any = None
+
+    def cut(self, step: int) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        for file in self._folder.glob("events.out.tfevents.*"):
+            records = list(_records(file.read_bytes()))
+            kept = [whole for whole, content in records if Event.FromString(content).step <= step]
+            if len(kept) < len(records):
+                draft = file.with_name(f".{file.name}")
+                draft.write_bytes(b"".join(kept))
+                draft.replace(file)
+
+    def write(self, step: int, values: Values) -> None:
+        if self._writer is None:
+            from tensorboardX import SummaryWriter
+
+            # The name has the second in it: a run that goes on at once must not write over the old.
+            number = len(list(self._folder.glob("events.out.tfevents.*")))
+            self._writer = SummaryWriter(str(self._folder), filename_suffix=f".{number}")
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class WandB(Writer):
+    """Weights & Biases; what was written for a step before stays as it was first written."""
+
+    def __init__(self, project: str, folder: Path):
+        wandb = _optional("wandb")
+        self._run = wandb.init(
+            project=project, name=folder.name, id=folder.name, resume="allow", dir=str(folder)
+        )
+
+    def cut(self, step: int) -> None:
+        pass
+
+    def write(self, step: int, values: Values) -> None:
+        self._run.log(values, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class MLflow(Writer):
+    """An MLflow run named after the run folder."""
+
+    def __init__(self, experiment: str, folder: Path):
+        self._mlflow = _optional("mlflow")
+        self._mlflow.set_experiment(experiment)
+        self._mlflow.start_run(run_name=folder.name)
+
+    def cut(self, step: int) -> None:
+        pass
+
+    def write(self, step: int, values: Values) -> None:
+        self._mlflow.log_metrics(values, step=step)
+
+    def close(self) -> None:
+        self._mlflow.end_run()
+
+
+def make_writers(log: Log, folder: Path) -> list[Writer]:
+    """The writers that a recipe asks for, `metrics.jsonl` always first."""
+    writers: list[Writer] = [JsonLines(folder / "metrics.jsonl")]
+    if log.tensorboard:
+        writers.append(TensorBoard(folder))
+    if log.wandb:
+        writers.append(WandB(log.wandb, folder))
+    if log.mlflow:
+        writers.append(MLflow(log.mlflow, folder))
+    return writers
+
+
+def cut_lines(file: Path, step: int) -> None:
+    """Drops the JSON lines of later steps than `step`, and a last line that is not whole."""
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text().splitlines(keepends=True):
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            continue
+    draft = file.with_name(f".{file.name}")
+    draft.write_text("".join(kept))
+    draft.replace(file)
+
+
+def _records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The whole records of an event file, framed and bare: length, its CRC, content, its CRC."""
+    start = 0
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from("<Q", content, start)
+        stop = start + 12 + length + 4
+        if stop > len(content):
+            return
+        yield content[start:stop], content[start + 12 : stop - 4]
+        start = stop
+
+
+def _optional(module: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError(
+            f"`--log.{module}` needs the package {module}: pip install {module}"
+        ) from None

@@ -1,0 +1,55 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from imgclf import Mesh, Model, Recipe
+from imgclf.data import Digits
+from imgclf.recipe import Data, resolve
+from imgclf.training.feed import Evaluation, Resident, Streamed, is_resident
+from imgclf.training.mesh import batch_sharding, make_mesh
+
+RECIPE = Recipe(
+    data=Data(Digits(), {"test": Digits("test")}, batch_size=50, evaluate_batch_size=100),
+    model=Model("cnn", dtype="float32"),
+)
+
+
+def test_resident_and_streamed_batches_are_the_same_from_any_start() -> None:
+    resolved, sharding = resolve(RECIPE), batch_sharding(make_mesh(Mesh()))
+    for start, stop in ((0, 3), (27, 31)):  # across the end of the first epoch, too
+        streamed = list(Streamed(resolved, sharding, print).batches(start, stop))
+        resident = list(Resident(resolved, sharding).batches(start, stop))
+        assert len(streamed) == len(resident) == stop - start
+        for a, b in zip(streamed, resident, strict=True):
+            assert a.keys() == b.keys() == {"image", "label", "mask"}
+            for name in a:
+                np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_an_epoch_shows_every_example_once() -> None:
+    feed = Resident(resolve(RECIPE), batch_sharding(make_mesh(Mesh())))
+    ids = feed.ids(0, 58).ravel()
+    assert sorted(ids[:1437]) == list(range(1437)) == sorted(ids[1437:2874])
+
+
+def test_evaluation_shows_every_example_once_and_keeps_small_sets() -> None:
+    resolved = resolve(RECIPE)
+    feed = Evaluation(
+        resolved.evaluate["test"],
+        RECIPE.data,
+        resolved.network.preprocess,
+        1,
+        batch_sharding(make_mesh(Mesh())),
+        print,
+    )
+    for _ in range(2):
+        seen = [host["id"][host["mask"]] for _, host in feed.batches()]
+        assert np.concatenate(seen).tolist() == list(range(360))
+    assert len(feed._kept) == 4
+
+
+@pytest.mark.parametrize(("choice", "resident"), [("auto", True), ("yes", True), ("no", False)])
+def test_small_sets_stay_on_the_device_unless_told_otherwise(choice: str, resident: bool) -> None:
+    data = dataclasses.replace(RECIPE.data, resident=choice)  # type: ignore[arg-type]
+    assert is_resident(resolve(dataclasses.replace(RECIPE, data=data))) == resident
