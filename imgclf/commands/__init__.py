@@ -1,0 +1,67 @@
+"""The command line: one thin file a verb. `main` finds the verb; nothing heavy is imported here."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from imgclf import __version__
+from imgclf.errors import UserError, unknown
+
+VERBS = {
+    "train": "RECIPE [--run DIR] [--field VALUE ...]   train, or go on where a run was left",
+    "evaluate": "RUN [--data PATH] | RECIPE --model.weights FILE  how good",
+    "predict": "RUN IMAGE ... [--json]                 classes and probabilities of images",
+    "recipes": "                                       the shipped recipes",
+    "models": "[NAME] [--filter PATTERN]               the networks, or the layers of one",
+    "show": "RECIPE [--field VALUE ...]                what a recipe comes to, without training",
+}
+
+
+def usage() -> str:
+    """What `imgclf --help` prints."""
+    lines = [f"  imgclf {verb:<9} {text}" for verb, text in VERBS.items()]
+    return "\n".join(
+        [
+            f"imgclf {__version__}: trains, evaluates and studies image classifiers",
+            "",
+            *lines,
+            "",
+            "`imgclf train RECIPE --help` lists every field of a recipe, `imgclf VERB --help` the",
+            "options of a verb. First steps: imgclf train digits",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status.
+
+    0 done, 1 an error of ours, 2 a person's mistake, 128 + n stopped by signal n after saving.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"imgclf {__version__}")
+        return 0
+    try:
+        if words[0] not in VERBS:
+            raise unknown("command", words[0], VERBS)
+        _quiet_libraries()
+        return importlib.import_module(f"imgclf.commands.{words[0]}").run(words[1:])
+    except UserError as error:
+        print(f"imgclf: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("imgclf: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _quiet_libraries() -> None:
+    """Keeps the libraries' own logs out of a person's sight, unless they were asked for."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "2")

@@ -1,0 +1,243 @@
+"""The verbs as a user types them: what they print, what they leave, and what they leave alone."""
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgclf import __version__
+from imgclf.commands import VERBS
+from imgclf.recipe import describe, load
+
+ROOT = Path(__file__).parent.parent.parent
+Command = Callable[..., Any]
+SHORT = ("--length", "2steps", "--schedule.warmup", "0steps", "--log.tensorboard", "False")
+SMALL = ("--model.network", "cnn", "--model.options.width", "4", "--model.preprocess.size", "8")
+
+
+def python(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_help_recipes_and_mistyped_names_import_nothing_heavy() -> None:
+    code = """if True:
+        import sys
+        from imgclf.commands import main
+        assert main(["--help"]) == main(["recipes"]) == main(["evaluate", "--help"]) == 0
+        assert main([]) == main(["trian"]) == main(["train", "digit"]) == main(["show", "x"]) == 2
+        heavy = {"jax", "flax", "grain", "optax", "orbax", "sklearn", "matplotlib", "numpy"}
+        sys.exit(", ".join(sorted(heavy & set(sys.modules))) or 0)
+    """
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_m_imgclf_is_the_same_program() -> None:
+    done = python("-m", "imgclf", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"imgclf {__version__}\n", "")
+    assert python("-m", "imgclf", "trian").returncode == 2
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(imgclf: Command, verb: str) -> None:
+    assert f"imgclf {verb}" in imgclf("--help").out
+    ended = imgclf(verb, "--help")
+    assert (ended.status, ended.err) == (0, "") and f"imgclf {verb}" in ended.out
+
+
+def letters(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text)
+
+
+def docstrings(file: Path) -> Iterator[tuple[str, str]]:
+    """The fields of the dataclasses in a file, each with the text below it."""
+    for node in ast.parse(file.read_text()).body:
+        body = node.body if isinstance(node, ast.ClassDef) else []
+        for field, text in pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                yield ast.unparse(field.target), ast.literal_eval(text.value)
+
+
+def test_the_help_of_a_recipe_lists_every_field_with_its_docstring(
+    imgclf: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    ended = imgclf("train", "digits", "--help")
+    assert (ended.status, ended.err) == (0, "")
+    for word in ("--run DIR", "--debug-nans", "--profile", "--quiet", "--data.train PATH"):
+        assert word in ended.out
+    fields = set(dotted(describe(load("digits").recipe)))
+    assert {"schedule.peak", "data.evaluate.test.split", "augment.0.pixels"} <= fields
+    assert {field for field in fields if f"--{field} " not in ended.out} == set()
+    assert "--model.options.NAME VALUE" in ended.out
+    said = letters(ended.out)
+    found = dict(docstrings(ROOT / "imgclf" / "recipe" / "value.py"))
+    assert len(found) > 40
+    missing = {name for name, text in found.items() if letters(text)[:40] not in said}
+    assert missing == {"evaluate", "augment", "options"}  # which are listed by what is in them
+
+
+def dotted(value: Any, path: str = "") -> Iterator[str]:
+    """The names of what can be given in a described recipe."""
+    if isinstance(value, dict):
+        items = {key: item for key, item in value.items() if key != "kind"}
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = {str(i): item for i, item in enumerate(value)}
+    else:
+        yield path
+        return
+    for key, item in items.items():
+        yield from dotted(item, f"{path}.{key}" if path else key)
+
+
+def test_show_tells_what_a_recipe_comes_to_without_training(
+    imgclf: Command, tmp_path: Path
+) -> None:
+    ended = imgclf("show", "digits", "--data.batch_size", "100", "--model.options.width", "16")
+    assert (ended.status, ended.err) == (0, "")
+    resolved, _, told = ended.out.partition("\n}\n")
+    assert json.loads(resolved + "}")["recipe"]["data"]["batch_size"] == 100
+    for line in (
+        "parameters        16,",
+        "length            432 steps of 100",
+        "multiply-adds",
+        "mesh",
+    ):
+        assert line in told
+    assert re.search(r"batch image +uint8 \[100, 8, 8, 1\]", told)
+    assert list(tmp_path.iterdir()) == []
+    ended = imgclf("show", "digits", "--json")
+    assert json.loads(ended.out)["steps"] == 337
+
+
+def test_models_lists_networks_and_shows_the_layers_of_one(imgclf: Command) -> None:
+    heading, *listed = imgclf("models", "--filter", "c*n*").out.splitlines()
+    assert heading.split() == ["network", "parameters", "GMACs", "size"]
+    names = [line.split()[0] for line in listed]
+    assert {"cnn", "cifar_resnet20"} <= set(names) and "resnet18" not in names
+    ended = imgclf("models", "cnn", "--num_classes", "10")
+    assert ended.status == 0 and "stage1.conv1" in ended.out and "fc" in ended.out
+
+
+def test_evaluate_tells_numbers_and_writes_them_into_the_run(imgclf: Command, trained: str) -> None:
+    result = json.loads((Path(trained) / "result.json").read_text())
+    ended = imgclf("evaluate", trained)
+    right = round(result["accuracy"] * 360)
+    assert (ended.status, ended.err) == (0, "")
+    assert f"test: {right} of 360 right" in ended.out and "precision" in ended.out
+    folder = Path(trained) / "predictions" / "test"
+    assert f"predictions, plots and tables are in {trained}/predictions" in ended.out
+    assert (folder / "confusion.png").stat().st_size > 1000
+    kept = json.loads((folder / "metrics.json").read_text())
+    ended = imgclf("evaluate", trained, "--json")
+    assert json.loads(ended.out) == {"test": kept} and kept["accuracy"] == result["accuracy"]
+
+
+def test_evaluate_takes_the_checkpoint_that_is_asked_for(imgclf: Command, trained: str) -> None:
+    lines = map(json.loads, (Path(trained) / "metrics.jsonl").read_text().splitlines())
+    then = {str(line["step"]): line["test/accuracy"] for line in lines if "test/accuracy" in line}
+    assert list(then) == ["12", "24"]
+    for checkpoint, accuracy in (*then.items(), ("best", max(then.values()))):
+        ended = imgclf("evaluate", trained, "--json", "--checkpoint", checkpoint)
+        assert json.loads(ended.out)["test"]["accuracy"] == accuracy
+
+
+def test_evaluate_takes_other_data_by_their_path(
+    imgclf: Command, trained: str, photos: Callable[..., Path]
+) -> None:
+    photos("mine", **{"3": 2, "7": 1})
+    ended = imgclf("evaluate", trained, "--data", "mine")
+    assert (ended.status, ended.err) == (0, "")
+    assert "mine: class folders" in ended.out and "of 3 right" in ended.out
+    assert (Path(trained) / "predictions" / "data-mine" / "metrics.json").is_file()
+
+
+def test_predict_tells_the_likeliest_classes(
+    imgclf: Command, trained: str, photos: Callable[..., Path]
+) -> None:
+    photos("images", all=3)
+    ended = imgclf("predict", trained, "images", "images/all/0.jpg", "--json", "--top", "2")
+    assert (ended.status, ended.err) == (0, "")
+    rows = json.loads(ended.out)
+    assert [row["image"][-5:] for row in rows] == ["0.jpg", "1.jpg", "2.jpg", "0.jpg"]
+    for row in rows:
+        (likeliest, first), (_, second) = row["probabilities"].items()
+        assert row["class"] == likeliest in "0123456789" and 1 >= first >= second >= 0
+    assert rows[0]["probabilities"] == rows[3]["probabilities"]
+    table = imgclf("predict", trained, "images/all/0.jpg").out
+    assert table.startswith(f"images/all/0.jpg  {rows[0]['class']} ") and table.count("%") == 3
+
+
+def test_a_run_without_a_name_says_with_which_command_it_goes_on(
+    imgclf: Command, tmp_path: Path
+) -> None:
+    ended = imgclf("train", "digits", *SHORT, "--model.options.width", "4")
+    assert (ended.status, ended.err) == (0, "")
+    first, *_, last = ended.out.splitlines()
+    again = shlex.split(first.partition("go on with: imgclf ")[2])
+    (run,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"digits-\d{8}-\d{6}", run.name) and f"runs/{run.name}" in again
+    assert last == f"everything is in runs/{run.name} (curves.png, predictions/, result.json)"
+    accuracy = json.loads((run / "result.json").read_text())["accuracy"]
+    ended = imgclf(*again)
+    assert (ended.status, ended.err) == (0, "") and "compiling" not in ended.out
+    assert f"{round(accuracy * 360)} of 360 right" in ended.out
+    assert imgclf(*again, "--quiet").out == ""
+
+
+def test_class_folders_are_trained_on_by_their_path_and_found_again(
+    imgclf: Command, photos: Callable[..., Path]
+) -> None:
+    folder = photos("insects", ant=10, bee=10)
+    words = ("--data.batch_size", "8", "--run", "run", *SMALL, *SHORT)
+    ended = imgclf("train", "imagenette", "--data.train", "insects", *words)
+    assert (ended.status, ended.err) == (0, "")
+    assert "80 % of class folders (2 classes, 16 images) for training, the rest (4)" in ended.out
+    ended = imgclf("evaluate", "run")
+    assert ended.status == 0 and "test: " in ended.out and "of 4 right" in ended.out
+    ended = imgclf("predict", "run", str(folder / "ant"), "--json", "--top", "9")
+    rows = json.loads(ended.out)
+    assert len(rows) == 10 and all(set(row["probabilities"]) == {"ant", "bee"} for row in rows)
+
+
+def test_a_tfds_data_set_on_disk_is_trained_on_by_its_path(imgclf: Command, insects: Path) -> None:
+    words = ("--data.batch_size", "8", "--run", "run", *SMALL, *SHORT)
+    ended = imgclf("train", "imagenette", "--data.train", str(insects), *words)
+    assert (ended.status, ended.err) == (0, "")
+    said = "a TFDS data set (3 classes, 12 images) for training, test (4) for evaluation"
+    assert said in ended.out
+    ended = imgclf("evaluate", "run")
+    assert ended.status == 0 and "cat" in ended.out and "of 4 right" in ended.out
+    assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("network", "right"),
+    [("cifar_resnet20", 1833), pytest.param("cifar_resnet56", 1859, marks=pytest.mark.slow)],
+)
+def test_published_weights_get_their_count_of_the_cifar10_test_images(
+    network: str, right: int, imgclf: Command, shared: Path, tmp_path: Path
+) -> None:
+    with tarfile.open(shared / "data" / "cifar10_subset.tar.xz") as archive:
+        archive.extractall(tmp_path / "data", filter="data")
+    weights = shared / "data" / "weights" / f"{network.replace('cifar', 'cifar10')}.safetensors"
+    words = ("--model.network", network, "--model.weights", str(weights))
+    ended = imgclf("evaluate", "cifar10", *words)
+    assert (ended.status, ended.err) == (0, "")
+    assert f"test: {right:,} of 2,000 right" in ended.out or f"{right} of 2000 right" in ended.out
+
+
+def test_digits_are_learned_as_the_readme_promises(
+    imgclf: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert imgclf("train", "digits", "--run", "run", "--log.tensorboard", "False").status == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["accuracy"] >= 0.97
