@@ -39,7 +39,11 @@ def main() -> None:
             ),
             "seconds of imgclf --help": summary([timed_help() for _ in range(words.starts)]),
         }
-    result = {"command": " ".join(["python", *sys.argv]), "machine": machine(), **found}
+    result = {
+        "command": " ".join(["python benchmarks/digits.py", *sys.argv[1:]]),
+        "machine": machine(),
+        **found,
+    }
     print(json.dumps(result, indent=1))
     words.output.mkdir(exist_ok=True)
     (words.output / "digits.json").write_text(json.dumps(result, indent=1) + "\n")

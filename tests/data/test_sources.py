@@ -75,15 +75,15 @@ def test_making_a_source_touches_no_disk_and_every_kind_says_what_is_missing():
 
 
 def test_relative_paths_are_found_below_the_root_also_inside_another_source():
-    inner = located(Split(Folder("photos")), "/root").source
-    assert inner.path == "/root/photos"
-    assert located(Folder("/photos"), "/root").path == "/photos"
-    assert located(Digits(), "/root") == Digits()
-    assert not located(Folder("~/photos"), "/root").path.startswith("/root/~")
+    inner = located(Split(Folder("photos")), "/top").source
+    assert inner.path == "/top/photos"
+    assert located(Folder("/photos"), "/top").path == "/photos"
+    assert located(Digits(), "/top") == Digits()
+    assert not located(Folder("~/photos"), "/top").path.startswith("/top/~")
 
 
 def test_a_persons_own_source_that_is_no_dataclass_can_be_located_and_pickled():
-    assert located(Own(), "/root").read(0).shape == (2, 2, 1)
+    assert located(Own(), "/top").read(0).shape == (2, 2, 1)
     assert pickle.loads(pickle.dumps(Own())).count == 3
 
 
