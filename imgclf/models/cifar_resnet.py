@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imgclf.models.layers import BatchNorm, Conv, Dense, global_average
+from imgclf.models.layers import BatchNorm, Conv, Dense, Norm, global_average
 from imgclf.models.network import Outputs
 
 
@@ -21,16 +21,19 @@ class CifarResNet(nn.Module):
     depth: int
     width: int = 16
     """Channels of the first stage; each further one doubles them."""
+    batch_groups: int = 1
+    """Groups of a batch that are normalised each by itself."""
 
     classifier: ClassVar[str] = "fc"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
+        norm = partial(BatchNorm, groups=self.batch_groups)
         x = Conv(self.width, name="conv1")(images)
-        x = nn.relu(BatchNorm(name="bn1")(x, train))
-        x = Stage(self.depth, self.width, stride=1, name="layer1")(x, train)
-        x = Stage(self.depth, self.width * 2, stride=2, name="layer2")(x, train)
-        x = Stage(self.depth, self.width * 4, stride=2, name="layer3")(x, train)
+        x = nn.relu(norm(name="bn1")(x, train))
+        x = Stage(self.depth, self.width, 1, norm, name="layer1")(x, train)
+        x = Stage(self.depth, self.width * 2, 2, norm, name="layer2")(x, train)
+        x = Stage(self.depth, self.width * 4, 2, norm, name="layer3")(x, train)
         features = global_average(x)
         return Outputs(Dense(self.num_classes, name=self.classifier)(features), features)
 
@@ -41,11 +44,13 @@ class Stage(nn.Module):
     depth: int
     features: int
     stride: int
+    norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         for i in range(self.depth):
-            x = Block(self.features, self.stride if i == 0 else 1, name=str(i))(x, train)
+            stride = self.stride if i == 0 else 1
+            x = Block(self.features, stride, self.norm, name=str(i))(x, train)
         return x
 
 
@@ -54,13 +59,14 @@ class Block(nn.Module):
 
     features: int
     stride: int
+    norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = Conv(self.features, stride=self.stride, name="conv1")(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = nn.relu(self.norm(name="bn1")(y, train))
         y = Conv(self.features, name="conv2")(y)
-        y = BatchNorm(name="bn2")(y, train)
+        y = self.norm(name="bn2")(y, train)
         return nn.relu(y + shortcut(x, self.features, self.stride))
 
 

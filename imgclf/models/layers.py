@@ -11,7 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from imgclf.errors import UserError
+
 Initializer = Callable[..., jax.Array]
+Norm = Callable[..., Any]
+"""Makes a layer `(x, train) -> y`: `BatchNorm`, or one with other fields as a `partial` of it."""
 
 he_fan_out: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """He et al. 2015 (arXiv:1502.01852), in the form that keeps the gradients' variance."""
@@ -77,11 +81,18 @@ class BatchNorm(nn.Module):
     running ones move towards them by 1 - `momentum`; else by the running ones. The variance is the
     mean of squared differences from the mean, which never comes out negative; the running one is
     unbiased (n - 1), as PyTorch's.
+
+    With `groups`, each of so many equal runs of the batch's rows is normalised by itself (ghost
+    batch normalisation, arXiv:1705.08741), and the running statistics move towards the mean over
+    the groups of their means and unbiased variances. Where the groups are as many as the devices
+    that share out the batch, or a multiple, no activation waits for another device. Raises a
+    `UserError` for a batch in training that they do not divide.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     scale_init: Initializer = nn.initializers.ones
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -91,18 +102,38 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", self.scale_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
 
-        x_float = x.astype(jnp.float32)
-        mean, var = running_mean.value, running_var.value
-        if train:
+        def normalise(x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
+            return (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
+
+        def normalise_by_itself(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             axes = tuple(range(x.ndim - 1))
-            mean = x_float.mean(axes)
-            var = jnp.square(x_float - mean).mean(axes)
-            if not self.is_initializing():
-                n = x.size // x.shape[-1]
-                running_mean.value = self._moved(running_mean.value, mean)
-                running_var.value = self._moved(running_var.value, var * (n / max(n - 1, 1)))
-        y = (x_float - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
+            mean = x.mean(axes)
+            var = jnp.square(x - mean).mean(axes)
+            return normalise(x, mean, var), mean, var
+
+        x_float = x.astype(jnp.float32)
+        if not train:
+            y = normalise(x_float, running_mean.value, running_var.value)
+        elif self.is_initializing():  # Perhaps of one row; only the shape counts.
+            y, _, _ = normalise_by_itself(x_float)
+        else:
+            if self.groups == 1:
+                y, mean, var = normalise_by_itself(x_float)
+            else:
+                y, mean_gc, var_gc = jax.vmap(normalise_by_itself)(self._in_groups(x_float))
+                y, mean, var = y.reshape(x.shape), mean_gc.mean(0), var_gc.mean(0)
+            n = x.size // x.shape[-1] // self.groups
+            running_mean.value = self._moved(running_mean.value, mean)
+            running_var.value = self._moved(running_var.value, var * (n / max(n - 1, 1)))
         return y.astype(x.dtype)
+
+    def _in_groups(self, x: jax.Array) -> jax.Array:
+        if self.groups < 1 or len(x) % self.groups:
+            raise UserError(
+                f"The `batch_groups` of a network (={self.groups}) must be 1 or more and divide "
+                f"the images that are normalised together (={len(x)})"
+            )
+        return x.reshape(self.groups, -1, *x.shape[1:])
 
     def _moved(self, running: jax.Array, new: jax.Array) -> jax.Array:
         return self.momentum * running + (1 - self.momentum) * new

@@ -11,6 +11,7 @@ from imgclf.models.layers import (
     Conv,
     Dense,
     Initializer,
+    Norm,
     global_average,
     max_pool,
 )
@@ -23,16 +24,17 @@ class BasicBlock(nn.Module):
     features: int
     stride: int = 1
     zero_init_last: bool = True
+    norm: Norm = BatchNorm
 
     expansion: ClassVar[int] = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = Conv(self.features, 3, self.stride, name="conv1")(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = nn.relu(self.norm(name="bn1")(y, train))
         y = Conv(self.features, 3, name="conv2")(y)
-        y = BatchNorm(scale_init=last_scale(self.zero_init_last), name="bn2")(y, train)
-        return nn.relu(y + shortcut(x, y, self.stride, train))
+        y = self.norm(scale_init=last_scale(self.zero_init_last), name="bn2")(y, train)
+        return nn.relu(y + shortcut(x, y, self.stride, self.norm, train))
 
 
 class Bottleneck(nn.Module):
@@ -41,18 +43,19 @@ class Bottleneck(nn.Module):
     features: int
     stride: int = 1
     zero_init_last: bool = True
+    norm: Norm = BatchNorm
 
     expansion: ClassVar[int] = 4
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = Conv(self.features, 1, name="conv1")(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = nn.relu(self.norm(name="bn1")(y, train))
         y = Conv(self.features, 3, self.stride, name="conv2")(y)
-        y = nn.relu(BatchNorm(name="bn2")(y, train))
+        y = nn.relu(self.norm(name="bn2")(y, train))
         y = Conv(self.features * self.expansion, 1, name="conv3")(y)
-        y = BatchNorm(scale_init=last_scale(self.zero_init_last), name="bn3")(y, train)
-        return nn.relu(y + shortcut(x, y, self.stride, train))
+        y = self.norm(scale_init=last_scale(self.zero_init_last), name="bn3")(y, train)
+        return nn.relu(y + shortcut(x, y, self.stride, self.norm, train))
 
 
 class Downsample(nn.Module):
@@ -60,18 +63,19 @@ class Downsample(nn.Module):
 
     features: int
     stride: int
+    norm: Norm = BatchNorm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = Conv(self.features, 1, self.stride, name="0")(x)
-        return BatchNorm(name="1")(x, train)
+        return self.norm(name="1")(x, train)
 
 
-def shortcut(x: jax.Array, y: jax.Array, stride: int, train: bool) -> jax.Array:
+def shortcut(x: jax.Array, y: jax.Array, stride: int, norm: Norm, train: bool) -> jax.Array:
     """`x` as it can be added to `y`: projected by 1 x 1 convolution where the shapes differ."""
     if x.shape == y.shape:
         return x
-    return Downsample(y.shape[-1], stride, name="downsample")(x, train)
+    return Downsample(y.shape[-1], stride, norm, name="downsample")(x, train)
 
 
 def last_scale(zero: bool) -> Initializer:
@@ -87,12 +91,14 @@ class Stage(nn.Module):
     features: int
     stride: int
     zero_init_last: bool
+    norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         for i in range(self.depth):
             stride = self.stride if i == 0 else 1
-            x = self.block(self.features, stride, self.zero_init_last, name=str(i))(x, train)
+            block = self.block(self.features, stride, self.zero_init_last, self.norm, name=str(i))
+            x = block(x, train)
         return x
 
 
@@ -108,13 +114,16 @@ class ResNet(nn.Module):
     """Whether every block begins as the identity."""
     drop_rate: float = 0.0
     """Share of the features that dropout takes away before the classifier."""
+    batch_groups: int = 1
+    """Groups of a batch that are normalised each by itself."""
 
     classifier: ClassVar[str] = "fc"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
+        norm = partial(BatchNorm, groups=self.batch_groups)
         x = Conv(self.width, 7, 2, name="conv1")(images)
-        x = nn.relu(BatchNorm(name="bn1")(x, train))
+        x = nn.relu(norm(name="bn1")(x, train))
         x = max_pool(x, 3, 2, padding=1)
         for i, depth in enumerate(self.depths):
             x = Stage(
@@ -123,6 +132,7 @@ class ResNet(nn.Module):
                 self.width * 2**i,
                 stride=1 if i == 0 else 2,
                 zero_init_last=self.zero_init_last,
+                norm=norm,
                 name=f"layer{i + 1}",
             )(x, train)
         features = global_average(x)

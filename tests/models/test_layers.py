@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imgclf import UserError
 from imgclf.models.layers import BatchNorm, Conv, Dense, global_average, max_pool
 
 KEY = jax.random.key(0)
@@ -67,6 +68,44 @@ def test_batch_norm_survives_a_large_mean():
     y, _ = norm.apply(norm.init(KEY, x, True), x, True, mutable=["batch_stats"])
     assert np.all(np.isfinite(y))
     assert np.std(y) == pytest.approx(1, rel=0.2)
+
+
+def test_groups_are_normalised_as_if_each_were_alone():
+    rng = np.random.default_rng(0)
+    x = rng.normal(3, 2, (6, 3, 5, 2)).astype(np.float32)
+    x *= np.arange(1, 7, dtype=np.float32).reshape(6, 1, 1, 1)
+    weight = rng.normal(size=x.shape).astype(np.float32)
+    variables = BatchNorm().init(KEY, x, True)
+    variables["params"]["scale"] += 0.5
+
+    def run(groups, x, weight):
+        def loss(params, x):
+            given = {"params": params, "batch_stats": variables["batch_stats"]}
+            y, changed = BatchNorm(groups=groups).apply(given, x, True, mutable=["batch_stats"])
+            return (y * weight).sum(), (y, changed["batch_stats"])
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(variables["params"], x)
+
+    (params, of_x), (y, stats) = run(3, x, weight)
+    alone = [run(1, x[i : i + 2], weight[i : i + 2]) for i in (0, 2, 4)]
+    np.testing.assert_allclose(y, np.concatenate([each[1][0] for each in alone]), atol=1e-5)
+    np.testing.assert_allclose(of_x, np.concatenate([each[0][1] for each in alone]), atol=1e-5)
+    for name, value in params.items():
+        expected = sum(each[0][0][name] for each in alone)
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
+    for name, value in stats.items():
+        expected = np.mean([each[1][1][name] for each in alone], axis=0)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [4, 0, 12])
+def test_groups_that_do_not_divide_the_batch_are_refused_in_training_alone(groups):
+    x = jnp.ones((6, 2, 2, 3))
+    norm = BatchNorm(groups=groups)
+    variables = norm.init(KEY, x[:1], True)
+    assert norm.apply(variables, x, False).shape == x.shape
+    with pytest.raises(UserError, match=rf"`batch_groups` .* \(={groups}\) .* \(=6\)"):
+        norm.apply(variables, x, True, mutable=["batch_stats"])
 
 
 def test_layers_compute_in_their_inputs_type_and_keep_float32_parameters():

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,3 +45,22 @@ def test_blocks_begin_as_the_identity_unless_told_otherwise(name, zero, last):
     for norm, values in params["layer1"]["0"].items():
         if norm.startswith("bn"):
             np.testing.assert_array_equal(values["scale"], 0 if zero and norm == last else 1)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_batch_groups_reach_every_norm(name):
+    options = {"depths": (1, 1), "width": 4, "zero_init_last": False}
+    images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+    images *= jnp.arange(1.0, 5.0).reshape(4, 1, 1, 1)
+    params, model_state = models.create(name, 10, options=options).initialise(
+        jax.random.key(0), images
+    )
+
+    @partial(jax.jit, static_argnums=0)
+    def logits(groups, images):
+        network = models.create(name, 10, options=options | {"batch_groups": groups})
+        return network.apply(params, model_state, images, train=True)[0].logits
+
+    alone = jnp.concatenate([logits(1, images[:2]), logits(1, images[2:])])
+    np.testing.assert_allclose(logits(2, images), alone, rtol=1e-4, atol=1e-4)
+    assert np.abs(logits(1, images) - alone).max() > 0.01, "the images do not tell them apart"
