@@ -29,9 +29,9 @@ def test_every_public_name_can_be_imported() -> None:
 def test_tensorflow_is_never_imported() -> None:
     for file in MODULES:
         for node in ast.walk(ast.parse(file.read_text())):
-            names = [each.name for each in getattr(node, "names", [])] + [
-                getattr(node, "module", None) or ""
-            ]
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            names = [each.name for each in node.names] + [getattr(node, "module", None) or ""]
             assert not any(name.split(".")[0] == "tensorflow" for name in names), file
 
 

@@ -36,7 +36,8 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
-    0 done, 1 an error of ours, 2 a person's mistake, 128 + n stopped by signal n after saving.
+    0 done, 1 an error of ours, 2 a person's mistake or what the machine denied, 75 another process
+    of the run is gone, 128 + n stopped by signal n after saving.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):

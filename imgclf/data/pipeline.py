@@ -9,12 +9,14 @@ import dataclasses
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from multiprocessing import resource_tracker
 from typing import Any, final
 
 import numpy as np
@@ -339,13 +341,26 @@ def _batches(
         return Batches(iter(dataset.map(make).to_iter_dataset(read)), source, labels, workers)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers read absl's flags; we have none
+    _start_tracker()
     processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
     sent = dataset.map(partial(_with_plain_errors, make)).to_iter_dataset(read)
     elements = iter(sent.mp_prefetch(processes, _leave_with_the_parent))
     return Batches(elements, source, labels, workers)
 
 
+def _start_tracker() -> None:
+    # Python's tracker of shared memory ignores SIGINT and SIGTERM, but would die of SIGUSR1.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _leave_with_the_parent(worker: int, workers: int) -> None:
+    # A terminal or a scheduler sends signals to all processes; what they mean the parent decides.
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)
     # A worker whose parent was killed would wait without end for its batches to be taken.
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,7 +1,7 @@
 """A recipe written down: as plain JSON, and the differences between two of them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from imgclf.errors import UserError
@@ -14,6 +14,7 @@ MAY_CHANGE = (
     "log",
     "mesh",
     "dispatch",
+    "deterministic",
     "data.root",
     "data.workers",
     "data.threads",
@@ -43,18 +44,43 @@ def describe(value: Any) -> Any:
     )
 
 
-def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """The dotted fields in which two described recipes differ, with both values."""
+def differences(
+    old: Any, new: Any, defaults: Collection[str] = (), path: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """The dotted fields in which two described recipes differ, with both values.
+
+    A field that `old` does not have, since it was described by an earlier version, is no difference
+    where its path is one of the `defaults`.
+    """
     if isinstance(old, dict) and isinstance(new, dict) and old.get("kind") == new.get("kind"):
         found: dict[str, tuple[Any, Any]] = {}
         for key in [*old, *(key for key in new if key not in old)]:
             inner = f"{path}.{key}" if path else key
-            found |= differences(old.get(key, "absent"), new.get(key, "absent"), inner)
+            if key in old or inner not in defaults:
+                pair = old.get(key, "absent"), new.get(key, "absent")
+                found |= differences(*pair, defaults, inner)
         return found
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True))
-        return {k: v for i, (a, b) in pairs for k, v in differences(a, b, f"{path}.{i}").items()}
+        found = {}
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+            found |= differences(a, b, defaults, f"{path}.{i}")
+        return found
     return {} if old == new else {path: (old, new)}
+
+
+def at_default(value: Any, path: str = "") -> set[str]:
+    """The dotted fields of a recipe that hold what they hold without being given."""
+    if isinstance(value, tuple | list | Mapping):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        return {name for key, each in items for name in at_default(each, f"{path}.{key}")}
+    found: set[str] = set()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type | Unit):
+        for field in dataclasses.fields(value):
+            inner, held = f"{path}.{field.name}".removeprefix("."), getattr(value, field.name)
+            if field.default is not dataclasses.MISSING and held == field.default:
+                found.add(inner)
+            found |= at_default(held, inner)
+    return found
 
 
 def may_change(path: str) -> bool:

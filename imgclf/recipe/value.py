@@ -76,6 +76,8 @@ class Checkpoint:
     """So many of the last are kept."""
     best: int = 1
     """So many of the best by the recipe's metric are kept beside them."""
+    on_failure: Literal["stop", "continue"] = "stop"
+    """What a run does when it could not save: it says so, and stops, or tries again next time."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,13 @@ class Mesh:
     data: int = 0
     """Devices that share out the batch and hold whole copies; 0: all that the others leave."""
     fsdp: int = 1
-    """Devices that share out the batch and the parameters."""
+    """Devices that share out the batch and the parameters, which they gather to use them."""
     tensor: int = 1
-    """Devices that share out the parameters alone."""
+    """Devices that share out the parameters and each layer's outputs."""
     rules: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """(pattern of a parameter's path, axis of each dimension, "" for none), the first match holds;
-    the rest is sharded over `fsdp` along its largest dimension that divides."""
+    else what has two or more dimensions is sharded over `tensor` along the last, and over `fsdp`
+    along the largest of the others, where they divide."""
 
 
 @dataclass(frozen=True)
@@ -144,5 +147,7 @@ class Recipe:
     """How the devices are laid out."""
     dispatch: Literal["auto", "step", "scan"] = "auto"
     """Updates sent to the device one by one, or many in a loop there; auto: by the backend."""
+    deterministic: bool = False
+    """Use only operations that give the same bits every time; on GPUs they are slower."""
     seed: int = 0
     """Of everything random: weights, order, augmentation, dropout."""

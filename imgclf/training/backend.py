@@ -1,18 +1,18 @@
-"""The machine under a run: compilation cache, signals, and the facts that bits depend on."""
+"""The machine under a run: compilation cache, logs, and the facts that bits depend on."""
 
 import contextlib
 import importlib.metadata
 import logging
 import os
-import signal
 import sys
-import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
+
+from imgclf import __version__
 
 
 def use_compilation_cache() -> None:
@@ -29,13 +29,14 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def facts(mesh: jax.sharding.Mesh, dispatch: str) -> dict[str, Any]:
+def facts(mesh: jax.sharding.Mesh, dispatch: str, deterministic: bool) -> dict[str, Any]:
     """What the bits of a run depend on beside its recipe."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
     return {
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         **versions,
+        "imgclf": __version__,
         "mesh": "x".join(str(size) for size in mesh.shape.values()),
         "processes": jax.process_count(),
         "cpus": len(os.sched_getaffinity(0))
@@ -43,56 +44,62 @@ def facts(mesh: jax.sharding.Mesh, dispatch: str) -> dict[str, Any]:
         else os.cpu_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "dispatch": dispatch,
+        "deterministic": deterministic,
     }
 
 
 @contextlib.contextmanager
 def library_logs(file: Path) -> Iterator[None]:
-    """While entered, what libraries log (over a thousand lines for a full disk) goes to `file`."""
-    absl = logging.getLogger("absl")
-    before, propagated = absl.handlers[:], absl.propagate
-    handler = logging.FileHandler(file, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    absl.handlers, absl.propagate = [handler], False
-    try:
-        yield
-    finally:
-        absl.handlers, absl.propagate = before, propagated
-        handler.close()
+    """While entered, what libraries log (over a thousand lines for a full disk) goes to `file`.
 
-
-class Signals:
-    """While entered, SIGTERM, SIGINT and SIGUSR1 are noted rather than obeyed.
-
-    A second SIGINT leaves at once, with status 130.
+    It does so afterwards, too, if an exception was raised: what a failed save has left under way
+    goes on complaining until it ends.
     """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [(each.handlers[:], each.propagate) for each in loggers]
+    hook = sys.unraisablehook
+    handler = _LogFile(file, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
 
-    NOTED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    def unraisable(what: "sys.UnraisableHookArgs") -> None:
+        if "Event loop is closed" in str(what.exc_value):  # TensorStore's, in a save that failed
+            loggers[0].error("%s", what.exc_value)
+        else:
+            hook(what)
 
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "Signals":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {each: signal.signal(each, self._note) for each in self.NOTED}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received == signal.SIGINT:
-            print("stopped at once: nothing more was saved", file=sys.stderr, flush=True)
-            os._exit(128 + number)
-        again = ", again to leave at once" if number == signal.SIGINT else ""
-        os.write(2, f"{signal.Signals(number).name}: saving and leaving{again}\n".encode())
-        self.received = signal.Signals(number)
+    for each in loggers:
+        each.handlers, each.propagate = [handler], False
+    sys.unraisablehook = unraisable
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # likewise
+    yield
+    for each, (handlers, propagate) in zip(loggers, before, strict=True):
+        each.handlers, each.propagate = handlers, propagate
+    sys.unraisablehook = hook
+    handler.close()
 
 
-class Stopped(SystemExit):
-    """A run that saved its state and left because of a signal; exit status 128 + its number."""
+class _LogFile(logging.FileHandler):
+    """A log that goes without what a full disk does not take."""
 
-    def __init__(self, received: signal.Signals):
-        super().__init__(128 + int(received))
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # or the library would fail at its own complaint
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+def compiler_options(deterministic: bool) -> dict[str, Any] | None:
+    """Options under which the same program gives the same bits every time.
+
+    On GPUs, where `deterministic`: no atomic additions, and no choice of algorithms by trial, which
+    costs speed. On CPU, always: none of XLA's own fused operations; with them convolutions in
+    bfloat16 differ from run to run (jaxlib 0.12), or are slower (0.10). TPUs need nothing.
+    """
+    if jax.default_backend() == "cpu":
+        return {"xla_cpu_experimental_ynn_fusion_type": ""}
+    return {"xla_gpu_deterministic_ops": True} if deterministic else None

@@ -4,8 +4,10 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from imgclf.data.pipeline import Problem
+from imgclf.training.cluster import Cluster
 from imgclf.training.display import Display
 from imgclf.training.writers import cut_lines
 
@@ -14,31 +16,51 @@ SHOWN = 10
 
 
 class BadRecords:
-    """The list of one run. `step` is the training step they were due in, 0 in evaluation."""
+    """The list of one run. `step` is the training step they were due in, 0 in evaluation.
 
-    def __init__(self, file: Path, batch_size: int, display: Display):
+    Of several processes the main one keeps it; the others tell it at every `gather`.
+    """
+
+    def __init__(self, file: Path, batch_size: int, display: Display, cluster: Cluster):
         self._file, self._batch_size, self._display = file, batch_size, display
-        self._listed: set[tuple[str, int]] = set()
+        self._cluster = cluster
+        self._listed: set[tuple[str, int, int]] = set()
+        self._untold: list[tuple[str, Problem]] = []
 
     def cut(self, step: int) -> None:
         """Forgets what was listed for later steps, and knows the rest again."""
         cut_lines(self._file, step)
         if self._file.exists():
             lines = map(json.loads, self._file.read_text().splitlines())
-            self._listed = {(line["source"], line["position"]) for line in lines}
+            self._listed = {_key(line["source"], line) for line in lines}
 
     def of(self, source: str) -> Callable[[list[Problem]], None]:
         """What the feed of the training data ("train"), or of an evaluation source, reports to."""
 
         def report(problems: list[Problem]) -> None:
-            new = [each for each in problems if (source, each.position) not in self._listed]
-            with self._file.open("a") as out:
-                for each in new:
-                    step = each.position // self._batch_size + 1 if source == "train" else 0
-                    line = {"source": source, "step": step} | dataclasses.asdict(each)
-                    out.write(json.dumps(line) + "\n")
-                    self._listed.add((source, each.position))
-                    if len(self._listed) <= SHOWN:
-                        self._display.warn(f"{each.name} could not be read: {each.reason}")
+            self._untold += [(source, each) for each in problems]
+            if self._cluster.count == 1:
+                self.gather()
 
         return report
+
+    def gather(self) -> None:
+        """Lists what all processes have found since the last time; each must come here."""
+        told = json.dumps([(source, dataclasses.asdict(each)) for source, each in self._untold])
+        self._untold = []
+        found = [pair for word in self._cluster.exchange(told) for pair in json.loads(word)]
+        by_key = {_key(*pair): pair for pair in found}  # along `tensor` several read the same
+        new = [pair for key, pair in by_key.items() if key not in self._listed]
+        self._listed |= by_key.keys()
+        if not new or not self._cluster.main:
+            return
+        with self._file.open("a") as out:
+            for source, each in sorted(new, key=lambda pair: pair[1]["position"]):
+                step = each["position"] // self._batch_size + 1 if source == "train" else 0
+                out.write(json.dumps({"source": source, "step": step} | each) + "\n")
+        for _, each in new[: max(0, SHOWN - len(self._listed) + len(new))]:
+            self._display.warn(f"{each['name']} could not be read: {each['reason']}")
+
+
+def _key(source: str, problem: dict[str, Any]) -> tuple[str, int, int]:
+    return source, problem["position"], problem["id"]

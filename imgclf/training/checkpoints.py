@@ -5,13 +5,16 @@ is written last, in one piece: it has the size and SHA-256 of every other file, 
 SHA-256 of both.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ import jax
 
 from imgclf.errors import UserError
 from imgclf.tasks import ModelState, Params
+from imgclf.training.cluster import Alone, Cluster
 from imgclf.training.state import State
 
 FORMAT = 1
@@ -40,7 +44,8 @@ class Checkpoints:
     """The checkpoints of one run: one writer in the background, the last n and best k kept.
 
     `score` reads from a checkpoint's metadata what makes it the best (None: it does not compete).
-    A failed save is raised by the next `save` or `wait`.
+    `warn` shows a line.
+    Of several processes each writes its part, and the main one commits.
     """
 
     def __init__(
@@ -50,37 +55,65 @@ class Checkpoints:
         keep: int = 2,
         best: int = 1,
         score: Callable[[dict[str, Any]], float | None] = lambda metadata: None,
+        cluster: Cluster | None = None,
+        warn: Callable[[str], None] = lambda line: None,
     ):
         self.folder, self._keep, self._best, self._score = folder, keep, best, score
+        self._cluster, self._warn = cluster or Alone(), warn
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pending: Future[None] | None = None
+        self._pending: Future[set[int]] | None = None
+        self._known: set[int] = set()
 
     def save(self, state: State, step: int, metadata: dict[str, Any]) -> None:
-        """Saves `state` in the background; waits for the last save first."""
+        """Saves `state` in the background; waits for the last save first.
+
+        Raises a `UserError`, in all processes, if the last save failed or none can be begun.
+        """
         self.wait()
         from orbax.checkpoint import v1 as orbax
 
         folder = self.folder / f"{step:08d}"
-        with _Saving(folder, self):
-            _probe(self.folder)
+        with self._failing_together(folder):
+            if self._cluster.main:
+                self.sweep()  # what a save that failed was still writing when it was given up
+            self._probe()
+        with self._saving(folder):
             response = orbax.save_checkpointables_async(folder.absolute(), _parts(state))
         self._pending = self._thread.submit(self._commit, response, folder, step, metadata)
 
+    @property
+    def failed(self) -> bool:
+        """Whether the save under way has come to a bad end, which `wait` would raise."""
+        pending = self._pending
+        return pending is not None and pending.done() and pending.exception() is not None
+
     def wait(self) -> None:
-        """Returns when the last save is committed; raises a `UserError` if it failed."""
+        """Returns when the last save is committed; raises a `UserError`, in all, if it failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending.result()
+            with self._failing_together(self.folder):
+                for step in sorted(pending.result()):
+                    self._warn(f"checkpoint {self.folder}/{step:08d} is gone")
+
+    def failure(self) -> str:
+        """Why the save under way failed, here or in another process; it is given up then."""
+        pending = self._pending
+        failed = pending is not None and pending.done() and pending.exception()
+        why = next(filter(None, self._cluster.exchange(str(failed or ""))), "")
+        if why:
+            self._pending = None
+        return why
 
     def close(self) -> None:
-        try:
-            self.wait()
-        finally:
-            self._thread.shutdown()
+        """Ends the writer; a save under way is finished first."""
+        self._thread.shutdown()
+        if self._cluster.main:
+            with contextlib.suppress(OSError):
+                self.sweep()
 
     def sweep(self) -> None:
         """Removes what saves that were never committed have left behind."""
-        for folder in self.folder.glob("[0-9]*"):
+        for folder in [*self.folder.glob("[0-9]*"), *self.folder.glob(".probe-*")]:
             if not (folder / "manifest.json").is_file():
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -88,9 +121,11 @@ class Checkpoints:
         """Gives the committed checkpoint of `step` other metadata, in one piece."""
         self.wait()
         folder = self.folder / f"{step:08d}"
-        content = _read(folder)
-        if content is not None:
-            _write_manifest(folder, content["files"], {"format": FORMAT, "step": step} | metadata)
+        with self._failing_together(folder):
+            content = _read(folder)
+            if content is not None and self._cluster.main:
+                metadata = {"format": FORMAT, "step": step} | metadata
+                _write_manifest(folder, content["files"], metadata)
 
     def all(self) -> list[Saved]:
         """The committed checkpoints, oldest first; of their files only the manifest is verified."""
@@ -106,15 +141,32 @@ class Checkpoints:
         scored = [(s, each) for each in self.all() if (s := self._score(each.metadata)) is not None]
         return max(scored, key=lambda pair: (pair[0], pair[1].step))[1] if scored else None
 
-    def _commit(self, response: Any, folder: Path, step: int, metadata: dict[str, Any]) -> None:
-        with _Saving(folder, self):
-            response.result()
-            files = sorted(file for file in folder.rglob("*") if file.is_file())
-            listed = {str(f.relative_to(folder)): [f.stat().st_size, _digest(f)] for f in files}
-            _write_manifest(folder, listed, {"format": FORMAT, "step": step} | metadata)
-            self._discard()
+    def said_last(self) -> str:
+        """Which checkpoint is the last good one, in words."""
+        try:
+            left = self.all()
+        except OSError as error:
+            return f"{self.folder} cannot be read ({error.strerror})"
+        return f"the last good checkpoint is {left[-1].folder}" if left else "nothing is saved yet"
 
-    def _discard(self) -> None:
+    def _commit(self, response: Any, folder: Path, step: int, metadata: dict[str, Any]) -> set[int]:
+        """Makes a checkpoint of what was written; the steps of those that got lost meanwhile."""
+        with self._saving(folder):
+            response.result()
+            if not self._cluster.main:
+                return set()
+            files = sorted(file for file in folder.rglob("*") if file.is_file())
+            listed = {str(f.relative_to(folder)): [f.stat().st_size, _kept(f)] for f in files}
+            _write_manifest(folder, listed, {"format": FORMAT, "step": step} | metadata)
+            if wrong := verify(folder):
+                (folder / "manifest.json").unlink()
+                raise OSError(f"what was written cannot be read back: {wrong}")
+            gone = self._known - {each.step for each in self.all()}
+            self._known = self._discard()
+            return gone
+
+    def _discard(self) -> set[int]:
+        """Removes what is not to be kept; the steps of what is."""
         saved = self.all()
         scored = [each for each in saved if self._score(each.metadata) is not None]
         scored.sort(key=lambda each: (self._score(each.metadata), each.step))
@@ -125,6 +177,46 @@ class Checkpoints:
             if each.step not in kept:
                 (each.folder / "manifest.json").unlink()
                 shutil.rmtree(each.folder)
+        return kept
+
+    def _probe(self) -> None:
+        """Raises an `OSError` if nothing can be made in the folder.
+
+        Orbax would wait minutes for it, or make a lost folder anew.
+        """
+        probe = tempfile.mkdtemp(prefix=".probe-", dir=self.folder)
+        with contextlib.suppress(FileNotFoundError):  # another process may have swept it
+            os.rmdir(probe)
+
+    @contextlib.contextmanager
+    def _failing_together(self, folder: Path) -> Iterator[None]:
+        """What fails inside, in any process, is raised in all."""
+        why = ""
+        try:
+            yield
+        except UserError as error:
+            why = str(error)
+        except Exception as error:
+            why = self._said(folder, error)
+        found = next(filter(None, self._cluster.exchange(why)), "")
+        if found:
+            raise UserError(found)
+
+    @contextlib.contextmanager
+    def _saving(self, folder: Path) -> Iterator[None]:
+        """Turns what a save raises into one line that says what still exists, and clears up."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if self._cluster.main:
+                with contextlib.suppress(OSError):
+                    self.sweep()
+            raise UserError(self._said(folder, error)) from error
+
+    def _said(self, folder: Path, error: Exception) -> str:
+        return f"Could not save checkpoint {folder}: {_plain(error)}; {self.said_last()}"
 
 
 def restore(saved: Saved, like: State) -> State:
@@ -181,10 +273,13 @@ def verify(folder: Path) -> str:
         return "manifest.json is damaged"
     for name, (size, digest) in content["files"].items():
         file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != size or _digest(file) != digest:
-            return f"{name} is damaged"
+        try:
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != size or _digest(file) != digest:
+                return f"{name} is damaged"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
     return ""
 
 
@@ -224,36 +319,24 @@ def set_aside(folder: Path) -> None:
 def write_whole(file: Path, content: Any) -> None:
     """Writes JSON so that the file is there whole or not at all."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
-    with draft.open("w") as out:
-        json.dump(content, out, indent=1)
-        out.write("\n")
-        out.flush()
-        os.fsync(out.fileno())
-    draft.replace(file)
+    try:
+        with draft.open("w") as out:
+            out.write(_text(content))
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(file)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from error
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # or the new name may be lost
+    finally:
+        os.close(folder)
 
 
-def _probe(folder: Path) -> None:
-    """Raises an `OSError` if nothing can be made in `folder`: Orbax would wait minutes for it."""
-    probe = folder / f".probe-{os.getpid()}"
-    probe.mkdir()
-    probe.rmdir()
-
-
-class _Saving:
-    """Turns what a save raises into one line that says what still exists."""
-
-    def __init__(self, folder: Path, checkpoints: Checkpoints):
-        self._folder, self._checkpoints = folder, checkpoints
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, UserError):
-            left = self._checkpoints.all()
-            last = f"the last good checkpoint is {left[-1].folder}" if left else "there is no other"
-            why = str(error).split("\n")[0][:200]
-            raise UserError(f"Could not save checkpoint {self._folder}: {why}; {last}") from error
+def _text(content: Any) -> str:
+    return json.dumps(content, indent=1) + "\n"
 
 
 def _write_manifest(folder: Path, files: dict[str, Any], metadata: dict[str, Any]) -> None:
@@ -264,15 +347,33 @@ def _write_manifest(folder: Path, files: dict[str, Any], metadata: dict[str, Any
 def _read(folder: Path) -> dict[str, Any] | None:
     """The content of a manifest, or None where there is none that is whole."""
     try:
-        content = json.loads((folder / "manifest.json").read_text())
+        text = (folder / "manifest.json").read_text()
+        content = json.loads(text)
+        if text != _text(content):  # a flipped bit may leave a number what it was: 1e-05, 1E-05
+            return None
         digest = content.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return content if digest == _digest_of(content) else None
 
 
+def _plain(error: Exception) -> str:
+    """What went wrong, without what libraries put around it."""
+    line = str(error).split("\n")[0] or type(error).__name__
+    if found := re.search(r"([^:]+) \[os_error_code=", line):  # TensorStore's
+        return found[1].strip()
+    return re.sub(r"^\[Errno \d+\] ", "", line)[:200]
+
+
 def _digest_of(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _kept(file: Path) -> str:
+    """The SHA-256 of a file that a power cut will not take away any more."""
+    with file.open("rb") as content:
+        os.fsync(content.fileno())
+    return _digest(file)
 
 
 def _digest(file: Path) -> str:

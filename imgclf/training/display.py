@@ -8,11 +8,14 @@ from typing import Any
 
 
 class Display:
-    """Lines to standard output and to the run's `log.txt`, and the progress of the steps."""
+    """Lines to standard output and to the run's `log.txt`, and the progress of the steps.
 
-    def __init__(self, quiet: bool = False):
-        self._quiet = quiet
-        self._terminal = sys.stdout.isatty() and not quiet
+    Of several processes only the main one has something to say, but for an alarm.
+    """
+
+    def __init__(self, quiet: bool = False, main: bool = True):
+        self._quiet, self._main = quiet or not main, main
+        self._terminal = sys.stdout.isatty() and not self._quiet
         self._log: Path | None = None
         self._early: list[str] = []
         self._progress: Any = None
@@ -35,8 +38,14 @@ class Display:
 
     def warn(self, line: str) -> None:
         """Shows a warning on standard error and keeps it in the log."""
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+        if self._main:
+            print(f"warning: {line}", file=sys.stderr, flush=True)
         self._append(f"warning: {line}")
+
+    def alarm(self, line: str) -> None:
+        """Shows why this process leaves, whichever it is."""
+        print(f"imgclf: {line}", file=sys.stderr, flush=True)
+        self._append(line)
 
     def log_error(self) -> None:
         """Keeps the traceback of the exception that is being handled in the log alone."""

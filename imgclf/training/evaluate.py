@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 
+from imgclf.data import checked_labels
 from imgclf.evaluation import Metrics, Predictions
 from imgclf.models.network import Network
 from imgclf.tasks import ModelState, Params, Task
@@ -37,8 +39,18 @@ class Evaluated:
 class Predictor:
     """The compiled prediction of one task and network; compiled anew for each shape of batch."""
 
-    def __init__(self, task: Task, network: Network, mesh: jax.sharding.Mesh):
-        self._logits = jax.jit(partial(_logits, task, network), out_shardings=replicated(mesh))
+    def __init__(
+        self,
+        task: Task,
+        network: Network,
+        mesh: jax.sharding.Mesh,
+        compiler_options: dict[str, Any] | None = None,
+    ):
+        self._predict = jax.jit(
+            partial(_predict, task, network),
+            out_shardings=replicated(mesh),
+            compiler_options=compiler_options,
+        )
 
     def __call__(
         self,
@@ -50,38 +62,35 @@ class Predictor:
     ) -> tuple[Predictions, int]:
         """Predictions for every example that could be read, and how many could not.
 
-        Stops early, with what there is, as soon as `interrupted()`.
+        Stops early, with what there is, as soon as `interrupted()`, which is asked once a batch.
         """
-        parts, ids = [], []
-        for batch, host in feed.batches():
-            parts.append((self._logits(params, model_state, batch), host))
+        parts = []
+        for batch, ids_b in feed.batches():
+            parts.append((*self._predict(params, model_state, batch), ids_b))
             if len(parts) > 2:
                 jax.block_until_ready(parts[-3][0])
             if interrupted():
                 break
-        logits, labels = [], []
-        for logits_bk, host in parts:
-            rows = np.flatnonzero(host["mask"])
-            offset = jax.process_index() * len(host["mask"])
-            logits.append(np.asarray(logits_bk)[offset + rows])
-            labels.append(host["label"][rows])
-            ids.append(host["id"][rows])
-        names = feed.source.ids()
-        seen = np.concatenate(ids)
+        logits, ids = [], []
+        for logits_bk, mask_b, ids_b in parts:
+            read = np.asarray(mask_b)  # in whichever process it was
+            logits.append(np.asarray(logits_bk)[read])
+            ids.append(ids_b[read])
+        names, seen = feed.source.ids(), np.concatenate(ids)
         predictions = Predictions(
             logits=np.concatenate(logits).astype(np.float32),
-            labels=np.concatenate(labels),
+            labels=checked_labels(feed.source)[seen],
             ids=[names[i] for i in seen],
             classes=tuple(classes),
         )
         return predictions, len(feed.source) - len(seen)
 
 
-def _logits(
+def _predict(
     task: Task,
     network: Network,
     params: Params,
     model_state: ModelState,
     batch: dict[str, jax.Array],
-) -> jax.Array:
-    return task.predict(network, params, model_state, batch).logits
+) -> tuple[jax.Array, jax.Array]:
+    return task.predict(network, params, model_state, batch).logits, batch["mask"]

@@ -21,10 +21,12 @@ from imgclf.preprocess import Preprocess
 from imgclf.recipe.resolution import Resolved
 from imgclf.recipe.value import Data
 from imgclf.tasks import Batch
-from imgclf.training.mesh import put_batch
+from imgclf.training.mesh import put_batch, share
 
 RESIDENT_BYTES = 2**30
 """Training images below this many bytes are kept on the device."""
+AT_ONCE = 64
+"""Steps whose examples are looked up together."""
 CACHED_BYTES = 2**29
 """Evaluation batches below this many bytes, all together, are decoded once and kept on the host."""
 
@@ -40,6 +42,7 @@ class Streamed:
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of the steps from `start` up to `stop`."""
         data, network = self._resolved.recipe.data, self._resolved.network
+        index, count = share(self._sharding, data.batch_size)
         source = train_batches(
             self._resolved.train,
             order(self._resolved),
@@ -52,12 +55,12 @@ class Streamed:
             exif=data.exif,
             workers=data.workers,
             threads=data.threads,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=index,
+            process_count=count,
         )
         with source:
             for batch in source:
-                yield put_batch(self._sharding, _for_device(batch, self._report))
+                yield put_batch(self._sharding, _for_device(batch, self._report), data.batch_size)
 
 
 class Resident:
@@ -77,8 +80,9 @@ class Resident:
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of the steps from `start` up to `stop`."""
-        for step in range(start, stop):
-            yield self._gather(self.images, self.labels, self.ids(step, step + 1)[0])
+        for first in range(start, stop, AT_ONCE):
+            for ids_b in self.ids(first, min(first + AT_ONCE, stop)):
+                yield self._gather(self.images, self.labels, ids_b)
 
     def ids(self, start: int, stop: int) -> np.ndarray:
         """int32 (steps, b): which examples the steps from `start` up to `stop` see."""
@@ -111,14 +115,20 @@ class Evaluation:
         self.batch_size = -(-size // shares) * shares
         self._kept: list[dict[str, Any]] = []
 
-    def batches(self) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
-        """Each batch on the device, with its `id`, `label` and `mask` on the host."""
+    def batches(self) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Each batch on the device, and which examples are in it: int64 (b,), -1 for padding.
+
+        What is padding, or could not be read, is masked.
+        """
         host = self._kept or self._read()
-        for batch in host:
-            on_host = {name: batch[name] for name in ("id", "label", "mask")}
-            yield put_batch(self._sharding, _for_device(batch, self._report)), on_host
+        for number, batch in enumerate(host):
+            ids = np.arange(number * self.batch_size, (number + 1) * self.batch_size)
+            ids[ids >= len(self.source)] = -1
+            on_device = _for_device(batch, self._report)
+            yield put_batch(self._sharding, on_device, self.batch_size), ids
 
     def _read(self) -> Iterator[dict[str, Any]]:
+        index, count = share(self._sharding, self.batch_size)
         source = evaluation_batches(
             self.source,
             batch_size=self.batch_size,
@@ -126,8 +136,8 @@ class Evaluation:
             channels=self._channels,
             exif=self._data.exif,
             threads=self._data.threads,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=index,
+            process_count=count,
         )
         kept: list[dict[str, Any]] = []
         with source:

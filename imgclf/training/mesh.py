@@ -1,7 +1,7 @@
 """Where arrays lie: the mesh of devices, and the placement of batch and state on it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +12,8 @@ from imgclf.errors import UserError
 from imgclf.recipe.value import Mesh
 
 AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+"""The axes whose devices share out the rows of a batch."""
 
 
 def make_mesh(mesh: Mesh) -> jax.sharding.Mesh:
@@ -30,7 +32,7 @@ def make_mesh(mesh: Mesh) -> jax.sharding.Mesh:
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Rows of a batch over the axes `data` and `fsdp`."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -52,8 +54,10 @@ def state_shardings(mesh: jax.sharding.Mesh, rules: tuple, shapes: Any) -> Any:
     """A placement for every leaf of a state: by the first rule that matches its path and has an
     axis for each of its dimensions, else by its shape.
 
-    Without a rule the largest dimension that divides is sharded over `fsdp`; what is smaller than
-    that axis, and every scalar, is replicated.
+    Without a rule, an array of two or more dimensions is sharded over `tensor` along its last one
+    (a layer's outputs), and over `fsdp` along the largest of the others; along no dimension that
+    the axis does not divide. Where `tensor` is not used, `fsdp` may take the last one too. All else
+    is replicated: scales, biases and scalars always.
     """
 
     def place(path: Any, leaf: Any) -> NamedSharding:
@@ -66,13 +70,44 @@ def state_shardings(mesh: jax.sharding.Mesh, rules: tuple, shapes: Any) -> Any:
     return jax.tree_util.tree_map_with_path(place, shapes)
 
 
+def gathering(placement: Any) -> Callable[[Any], Any]:
+    """A function that makes parameters with this placement whole for a layer that uses them.
+
+    Each device needs all weights for its own rows, so those that lie over the axes of the batch are
+    gathered, and their gradient goes back to where they lie; what is sharded over `tensor` stays.
+    Without it XLA's partitioner gathers the batch in places, and computes the wrong gradient of a
+    convolution whose inputs and images share an axis (seen with jaxlib 0.10.2 and 0.12.0).
+    """
+    whole = jax.tree.map(_without_batch_axes, placement)
+    if whole == placement:
+        return lambda params: params
+
+    def gather(params: Any) -> Any:
+        at_home = jax.lax.with_sharding_constraint(params, placement)
+        return jax.lax.with_sharding_constraint(at_home, whole)
+
+    return gather
+
+
+def _without_batch_axes(sharding: NamedSharding) -> NamedSharding:
+    axes = (None if axis in BATCH_AXES else axis for axis in sharding.spec)
+    return NamedSharding(sharding.mesh, PartitionSpec(*axes))
+
+
 def _by_shape(axes: Mapping[str, int], shape: tuple[int, ...]) -> PartitionSpec:
-    size = axes["fsdp"]
-    divisible = [d for d in range(len(shape)) if shape[d] % size == 0 and shape[d] >= size]
-    if size == 1 or len(shape) < 2 or not divisible:
+    if len(shape) < 2:
         return PartitionSpec()
-    largest = max(divisible, key=lambda d: shape[d])
-    return PartitionSpec(*("fsdp" if d == largest else None for d in range(len(shape))))
+    placed: list[str | None] = [None] * len(shape)
+    if axes["tensor"] > 1 and _divides(axes["tensor"], shape[-1]):
+        placed[-1] = "tensor"
+    free = [d for d, axis in enumerate(placed) if not axis and _divides(axes["fsdp"], shape[d])]
+    if axes["fsdp"] > 1 and free:
+        placed[max(free, key=lambda d: shape[d])] = "fsdp"
+    return PartitionSpec(*placed)
+
+
+def _divides(size: int, length: int) -> bool:
+    return length > 0 and length % size == 0
 
 
 def _placement(
@@ -91,11 +126,30 @@ def _placement(
     return PartitionSpec(*(axis or None for axis in axes))
 
 
-def put_batch(sharding: NamedSharding, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """The global batch on the devices, from this process's rows."""
+def put_batch(
+    sharding: NamedSharding, batch: Mapping[str, np.ndarray], rows: int
+) -> dict[str, jax.Array]:
+    """The global batch of so many rows on the devices, from this process's part of it."""
     if jax.process_count() == 1:
         return jax.device_put(dict(batch), sharding)
     return {
-        name: jax.make_array_from_process_local_data(sharding, value)
+        name: jax.make_array_from_process_local_data(sharding, value, (rows, *value.shape[1:]))
         for name, value in batch.items()
     }
+
+
+def share(sharding: NamedSharding, rows: int) -> tuple[int, int]:
+    """Which part of a batch of so many rows this process makes: (i, n) for the i-th of n.
+
+    Processes whose devices hold the same rows (along `tensor`) make the same part.
+    """
+    places = sharding.addressable_devices_indices_map((rows,)).values()
+    slices = [place[0].indices(rows)[:2] for place in places if place is not None]
+    first, last = min(start for start, _ in slices), max(stop for _, stop in slices)
+    count = rows // (last - first)
+    if len({*range(first, last)} - {i for s in slices for i in range(*s)}) or rows % count:
+        raise UserError(
+            f"The `Mesh` must give every process one piece of the batch; process "
+            f"{jax.process_index()} has the rows {sorted(set(slices))} of {rows}"
+        )
+    return first // (last - first), count

@@ -33,7 +33,8 @@ class Meter:
     def throttle(self, ahead: int) -> None:
         """Waits until at most `ahead` dispatches are under way."""
         if len(self._pending) > ahead:
-            jax.block_until_ready(self._pending[-ahead - 1][1])
+            any_of_them = next(iter(self._pending[-ahead - 1][1].values()))
+            jax.block_until_ready(any_of_them)
 
     def holds(self, steps: Set[int], keep: int) -> bool:
         """Whether `fetch(keep)` is due: for one of `steps`, or since much has gathered."""

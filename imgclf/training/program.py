@@ -1,7 +1,7 @@
 """The compiled program of a run: `jit`, donation, sharding and loops, put around the step here."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,12 +11,12 @@ import numpy as np
 import optax
 
 from imgclf.augmentation import compose
-from imgclf.models import load_weights
 from imgclf.recipe.resolution import Resolved
 from imgclf.recipe.value import Average
 from imgclf.tasks import Batch, Metrics
+from imgclf.training.backend import compiler_options
 from imgclf.training.feed import Resident, Streamed, example_batch
-from imgclf.training.mesh import batch_sharding, replicated, state_shardings
+from imgclf.training.mesh import batch_sharding, gathering, replicated, state_shardings
 from imgclf.training.state import State, initial_state
 
 SCAN = 32
@@ -58,35 +58,45 @@ class Program:
             steps=resolved.steps,
             accumulate=recipe.accumulate,
             decay=average_decay(recipe.average),
+            gather=gathering(self.placement.params),
         )
 
     def initial(self) -> tuple[State, str]:
         """The state before the first step, and what is to be said of weights that were loaded."""
-        make = jax.jit(
-            self._initial, out_shardings=self.placement, compiler_options=quick_compilation()
-        )
-        batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example_batch(self.resolved))
-        state = make(batch)
-        if not self.resolved.recipe.model.weights:
-            return state, ""
-        params, model_state, note = load_weights(
-            self.resolved.network,
-            state.params,
-            state.model_state,
-            self.resolved.recipe.model.weights,
-        )
-        return make(batch, pretrained=(params, model_state)), note
+        quick = quick_compilation()
+        make = jax.jit(self._initial, out_shardings=self.placement, compiler_options=quick)
+        resolved = self.resolved
+        batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), example_batch(resolved))
+        if not resolved.recipe.model.weights:
+            return make(batch), ""
+        from imgclf.models import load_weights
+
+        fresh = jax.jit(self._initial, compiler_options=quick)(batch)
+        path = resolved.recipe.model.weights
+        *pretrained, note = load_weights(resolved.network, fresh.params, fresh.model_state, path)
+        whole = jax.tree.map(np.asarray, tuple(pretrained))
+        return make(batch, pretrained=whole), note
+
+    def rates(self, steps: Collection[int]) -> dict[int, float]:
+        """The learning rates of updates, by the step they lead to; all at once, for the log."""
+        rate = jax.jit(jax.vmap(lambda t: jnp.asarray(self.schedule(t), jnp.float32)))
+        values = rate(np.array(sorted(steps), np.int32) - 1)
+        return dict(zip(sorted(steps), np.asarray(values).tolist(), strict=True))
 
     def compile(self, feed: Streamed | Resident, scan: bool) -> "Stepwise | Scanned":
         """Compiles the step ahead of time, for batches as `feed` gives them."""
-        donated = (0,) if self._donate else ()
-        outputs = (self.placement, replicated(self.mesh))
+        jitted = partial(
+            jax.jit,
+            donate_argnums=(0,) if self._donate else (),
+            out_shardings=(self.placement, replicated(self.mesh)),
+            compiler_options=compiler_options(self.resolved.recipe.deterministic),
+        )
         if scan and isinstance(feed, Resident):
-            function = jax.jit(self._many, donate_argnums=donated, out_shardings=outputs)
+            function = jitted(self._many)
             ids = np.zeros((SCAN, self.resolved.recipe.data.batch_size), np.int32)
             lowered = function.lower(self.state, feed.images, feed.labels, ids, np.int32(0))
             return Scanned(lowered.compile() if self._donate else function, feed)
-        function = jax.jit(self._step, donate_argnums=donated, out_shardings=outputs)
+        function = jitted(self._step)
         sharding = batch_sharding(self.mesh)
         batch = {
             name: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=sharding)
@@ -125,21 +135,21 @@ class Stepwise:
     size = 1
 
     def __init__(self, function: Callable[..., Any], feed: Streamed | Resident):
-        self._function, self._feed = function, feed
+        self.function, self.feed = function, feed
         self._batches: Iterator[Batch] = iter(())
         self.waited = 0.0
         """Seconds that batches were waited for."""
 
     def start(self, step: int, stop: int) -> None:
         """Makes ready for the steps from `step` up to `stop`."""
-        self._batches = self._feed.batches(step, stop)
+        self._batches = self.feed.batches(step, stop)
 
     def run(self, state: State, start: int, stop: int) -> tuple[State, Metrics]:
         """The state after the steps from `start` up to `stop`, and their metrics."""
         before = time.perf_counter()
         batch = next(self._batches)
         self.waited += time.perf_counter() - before
-        return self._function(state, batch)
+        return self.function(state, batch)
 
     def close(self) -> None:
         getattr(self._batches, "close", lambda: None)()
@@ -151,7 +161,7 @@ class Scanned:
     size = SCAN
 
     def __init__(self, function: Callable[..., Any], feed: Resident):
-        self._function, self._feed = function, feed
+        self.function, self.feed = function, feed
         self.waited = 0.0
 
     def start(self, step: int, stop: int) -> None:
@@ -159,9 +169,9 @@ class Scanned:
 
     def run(self, state: State, start: int, stop: int) -> tuple[State, Metrics]:
         """The state after the steps from `start` up to `stop`, and their metrics (steps,)."""
-        ids = self._feed.ids(start, start + SCAN)
-        state, metrics = self._function(
-            state, self._feed.images, self._feed.labels, ids, np.int32(stop - start)
+        ids = self.feed.ids(start, start + SCAN)
+        state, metrics = self.function(
+            state, self.feed.images, self.feed.labels, ids, np.int32(stop - start)
         )
         return state, {name: values[: stop - start] for name, values in metrics.items()}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgclf.errors import UserError
-from imgclf.recipe.description import describe, differences, may_change
+from imgclf.recipe.description import at_default, describe, differences, may_change
 from imgclf.recipe.files import LoadedRecipe, load_file
 from imgclf.training.checkpoints import write_whole
 
@@ -78,8 +78,8 @@ def sole_trainer(folder: Path) -> Iterator[None]:
         yield
 
 
-def open_to_train(folder: Path, loaded: LoadedRecipe) -> tuple[Run, list[str]]:
-    """The run folder for `loaded`, made or found again, and lines that say what has changed.
+def open_to_train(folder: Path, loaded: LoadedRecipe) -> list[str]:
+    """Makes the run folder for `loaded`, or finds it again; lines that say what has changed.
 
     Raises a `UserError` if the folder holds something else, or a recipe that differs in a field
     which may not change.
@@ -87,7 +87,8 @@ def open_to_train(folder: Path, loaded: LoadedRecipe) -> tuple[Run, list[str]]:
     run, said = Run(folder), []
     value = describe(loaded.recipe)
     if run.resolved.is_file():
-        changed = differences(json.loads(run.resolved.read_text())["recipe"], value)
+        before = json.loads(run.resolved.read_text())["recipe"]
+        changed = differences(before, value, at_default(loaded.recipe))
         fixed = {name: pair for name, pair in changed.items() if not may_change(name)}
         if fixed and any(run.checkpoints.glob("*/manifest.json")):
             listed = "; ".join(f"{k} is {a!r} there, {b!r} here" for k, (a, b) in fixed.items())
@@ -104,7 +105,7 @@ def open_to_train(folder: Path, loaded: LoadedRecipe) -> tuple[Run, list[str]]:
     except OSError as error:
         raise UserError(f"Cannot write into the run folder {folder}: {error.strerror}") from error
     check_writable(run)
-    return run, said
+    return said
 
 
 def check_writable(run: Run) -> None:

@@ -25,12 +25,19 @@ def train_step(
     steps: int,
     accumulate: int = 1,
     decay: Callable[[jax.Array], jax.Array] | None = None,
+    gather: Callable[[Params], Params] = lambda params: params,
 ) -> tuple[State, Metrics]:
-    """One update. `decay(step)` is the share of the average that is kept; None: no average."""
+    """One update. `decay(step)` is the share of the average that is kept; None: no average.
+
+    `gather` lays the parameters out as the network computes with them.
+    """
     progress = state.step / steps
     key = jax.random.fold_in(jax.random.key(seed), state.step + 1)
     batch = augment(jax.random.fold_in(key, AUGMENT), batch, progress)
-    loss = partial(task.loss, network, progress=progress)
+
+    def loss(params: Params, model_state: ModelState, rows: Batch, key: jax.Array) -> Any:
+        return task.loss(network, gather(params), model_state, rows, key, progress=progress)
+
     gradient, model_state, metrics = gradients(
         loss, state, batch, jax.random.fold_in(key, LOSS), accumulate
     )

@@ -1,8 +1,12 @@
 """Where metrics go: JSON lines, TensorBoard, Weights & Biases, MLflow, by one small base."""
 
 import abc
+import errno
 import json
+import os
+import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,51 +37,47 @@ class JsonLines(Writer):
     """One JSON object a line: `step` and the values."""
 
     def __init__(self, file: Path):
-        self._file = file
+        self._file = _Appended(file)
 
     def cut(self, step: int) -> None:
-        cut_lines(self._file, step)
+        cut_lines(self._file.path, step)
 
     def write(self, step: int, values: Values) -> None:
-        with self._file.open("a") as out:
-            out.write(json.dumps({"step": step} | values) + "\n")
+        self._file.append((json.dumps({"step": step} | values) + "\n").encode())
 
     def close(self) -> None:
-        pass
+        self._file.append(b"")
 
 
 class TensorBoard(Writer):
-    """An event file, written without TensorFlow."""
+    """An event file, written without TensorFlow; a run that goes on writes on in the same one."""
 
     def __init__(self, folder: Path):
-        self._folder = folder
-        self._writer: Any = None
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+        self._file = _Appended(next(iter(sorted(folder.glob(_EVENTS))), folder / name))
 
     def cut(self, step: int) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
-        for file in self._folder.glob("events.out.tfevents.*"):
+        for file in self._file.path.parent.glob(_EVENTS):
             records = list(_records(file.read_bytes()))
             kept = [whole for whole, content in records if Event.FromString(content).step <= step]
-            if len(kept) < len(records):
-                draft = file.with_name(f".{file.name}")
-                draft.write_bytes(b"".join(kept))
-                draft.replace(file)
+            draft = file.with_name(f".{file.name}")
+            draft.write_bytes(b"".join(kept))
+            draft.replace(file)
 
     def write(self, step: int, values: Values) -> None:
-        if self._writer is None:
-            from tensorboardX import SummaryWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
 
-            # The name has the second in it: a run that goes on at once must not write over the old.
-            number = len(list(self._folder.glob("events.out.tfevents.*")))
-            self._writer = SummaryWriter(str(self._folder), filename_suffix=f".{number}")
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
+        if not self._file.path.exists():
+            self._file.append(_framed(Event(wall_time=time.time(), file_version="brain.Event:2")))
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        event = Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
+        self._file.append(_framed(event))
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._file.append(b"")
 
 
 class WandB(Writer):
@@ -145,8 +145,42 @@ def cut_lines(file: Path, step: int) -> None:
     draft.replace(file)
 
 
+class _Appended:
+    """A file that grows by whole pieces. What does not fit on the disk is kept for the next time.
+
+    Raises the `OSError`; the file is then as it was.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self._waiting = path, b""
+
+    def append(self, piece: bytes) -> None:
+        self._waiting += piece
+        if not self._waiting:
+            return
+        with self.path.open("ab", buffering=0) as out:
+            size = out.tell()
+            if out.write(self._waiting) < len(self._waiting):
+                out.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._waiting = b""
+
+
+_EVENTS = "events.out.tfevents.*"
+
+
+def _framed(event: Any) -> bytes:
+    """A record of an event file: length, its CRC, content, its CRC."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    content = event.SerializeToString()
+    length = struct.pack("<Q", len(content))
+    crcs = [struct.pack("<I", masked_crc32c(part)) for part in (length, content)]
+    return length + crcs[0] + content + crcs[1]
+
+
 def _records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The whole records of an event file, framed and bare: length, its CRC, content, its CRC."""
+    """The whole records of an event file, framed and bare."""
     start = 0
     while start + 12 <= len(content):
         (length,) = struct.unpack_from("<Q", content, start)

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_eight_devices_augment_and_descend_as_one_does():
+
+@pytest.mark.parametrize("what", ["compare", "compare_groups"])
+def test_eight_devices_augment_normalise_and_descend_as_one_does(what):
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
@@ -18,7 +21,7 @@ def test_eight_devices_augment_and_descend_as_one_does():
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     result = subprocess.run(
-        [sys.executable, "-W", "error", __file__],
+        [sys.executable, "-W", "error", __file__, what],
         env=environment,
         capture_output=True,
         text=True,
@@ -80,5 +83,43 @@ def compare():
         agree(name, update, params, rtol=1e-5)
 
 
+def compare_groups():
+    import jax
+    import numpy as np
+    import test_models
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    from imgclf import models
+
+    key, rows = jax.random.key(0), 16
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    placements = [NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (), ("data",))]
+    for name, options in test_models.NARROW.items():
+        networks = {
+            groups: models.create(name, 5, options=options | {"batch_groups": groups})
+            for groups in (1, 8)
+        }
+        images = jax.random.normal(key, (rows, *[networks[1].minimum_size] * 2, 3))
+        variables = jax.device_get(networks[1].initialise(key, images))
+
+        def logits(params, model_state, images, network):
+            return network.apply(params, model_state, images, train=True)[0].logits
+
+        def compiled(groups, logits=logits, networks=networks, inputs=(*variables, images)):
+            forward = jax.jit(logits, static_argnums=3, in_shardings=placements)
+            return forward.lower(*inputs, networks[groups]).compile()
+
+        assert " all-reduce(" in compiled(1).as_text(), "nothing that groups could do without"
+        program = compiled(8)
+        crossed = [line for line in program.as_text().splitlines() if "replica_groups" in line]
+        assert not crossed, f"{name} talks in the forward pass: {crossed}"
+        got = program(*variables, jax.device_put(images, placements[-1]))
+        alone = jax.jit(logits, static_argnums=3)
+        for first in range(0, rows, rows // 8):
+            rows_of_one = slice(first, first + rows // 8)
+            expected = alone(*variables, images[rows_of_one], networks[1])
+            np.testing.assert_allclose(got[rows_of_one], expected, rtol=1e-4, atol=1e-4)
+
+
 if __name__ == "__main__":
-    compare()
+    globals()[sys.argv[1]]()

@@ -7,7 +7,7 @@ from imgclf import Epochs, Log, Recipe, Steps, UserError
 from imgclf.data import Digits
 from imgclf.losses import CrossEntropy
 from imgclf.recipe import Data, describe, differences
-from imgclf.recipe.description import may_change
+from imgclf.recipe.description import at_default, may_change
 
 RECIPE = Recipe(data=Data(Digits(), {"test": Digits("test")}))
 
@@ -40,7 +40,7 @@ def test_another_kind_is_one_difference() -> None:
     changed = dataclasses.replace(RECIPE, augment=())
     assert differences(describe(RECIPE), describe(changed)) == {}
     old, new = describe(CrossEntropy()), describe(Digits())
-    assert differences(old, new, "task") == {"task": (old, new)}
+    assert differences(old, new, path="task") == {"task": (old, new)}
 
 
 def test_only_fields_that_change_nothing_learned_may_change_on_a_resume() -> None:
@@ -53,3 +53,11 @@ def test_only_fields_that_change_nothing_learned_may_change_on_a_resume() -> Non
     assert all(may_change(name) for name in differences(describe(RECIPE), describe(changed)))
     for name in ("seed", "data.batch_size", "optimizer.momentum", "lengthy", "data.train.split"):
         assert not may_change(name)
+
+
+def test_a_field_that_came_later_is_no_difference_at_its_default() -> None:
+    old = describe(RECIPE)
+    del old["accumulate"], old["optimizer"]["momentum"]
+    given = dataclasses.replace(RECIPE, accumulate=4)
+    assert differences(old, describe(RECIPE), at_default(RECIPE)) == {}
+    assert differences(old, describe(given), at_default(given)) == {"accumulate": ("absent", 4)}

@@ -1,0 +1,366 @@
+"""SIGTERM, SIGINT and SIGUSR1, sent to a process that compiles, steps, evaluates or saves."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import imgclf
+from imgclf.commands import main
+from imgclf.training.checkpoints import verify
+from imgclf.training.saved import load_classifier
+
+RECIPE = '''
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from imgclf import Average, Checkpoint, Data, Log, Model, Recipe, Steps
+from imgclf.augmentation import Translate
+from imgclf.data import Digits, Source
+from imgclf.schedules import Constant
+
+
+@dataclass(frozen=True)
+class Gated(Source):
+    """The digits, of which one cannot be read until a byte is in the pipe `gate`."""
+
+    digits: Digits = Digits("test")
+
+    def __len__(self):
+        return len(self.digits)
+
+    @property
+    def classes(self):
+        return self.digits.classes
+
+    def labels(self):
+        return self.digits.labels()
+
+    def ids(self):
+        return self.digits.ids()
+
+    def read(self, i):
+        if i == 200 and Path("gate").is_fifo():
+            print("evaluating", flush=True)
+            Path("gate").open("rb").read(1)
+        return self.digits.read(i)
+
+
+class Deep(nn.Module):
+    """Few parameters, used again and again; `table` only makes the state larger."""
+
+    classes: int
+    deep_in_training: int
+    deep_in_evaluation: int
+    table: int
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = images.reshape(len(images), -1)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (64, 64))
+        for _ in range(self.deep_in_training if train else self.deep_in_evaluation):
+            x = jnp.tanh(x @ kernel)
+        x = x + 0 * self.param("table", nn.initializers.zeros, (self.table,)).sum()
+        return nn.Dense(self.classes)(x)
+
+
+def deep(num_classes, training=1, evaluation=1, table=1):
+    return Deep(num_classes, training, evaluation, table)
+
+
+recipe = Recipe(
+    data=Data(Digits(), {"test": Gated()}, batch_size=32),
+    augment=(Translate(1),),
+    model=Model(deep, dtype="float32"),
+    schedule=Constant(0.02),
+    average=Average(0.9),
+    length=Steps(80),
+    evaluate_every=Steps(40),
+    checkpoint=Checkpoint(every=Steps(10)),
+    log=Log(every=Steps(1), tensorboard=False),
+)
+'''
+ENDLESS = "4000"
+"""So many layers are compiled in minutes, long after `LIMIT`, and traced in seconds."""
+LIMIT = 60
+"""Seconds after which a process that hangs is killed."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SLOW = pytest.mark.slow
+
+
+class Training:
+    """`imgclf train mine.py` in a process of its own, which gets ahead of its reader by little.
+
+    Its lines are read one by one, from a pipe that holds 4096 bytes: then it waits.
+    """
+
+    def __init__(self, folder: Path, *words: str, **environment: str):
+        ours = {"PYTHONPATH": str(Path(imgclf.__file__).parent.parent)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "imgclf", "train", "mine.py", "--run", "run", *words],
+            cwd=folder,
+            env=os.environ | ours | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            pipesize=4096,
+        )
+        self._timer = threading.Timer(LIMIT, self.process.kill)
+        self._timer.start()
+
+    def __enter__(self) -> "Training":
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        self.process.kill()
+        self.process.communicate()
+
+    def reach(self, start: str) -> None:
+        """Returns when a line with this start has been written."""
+        assert self.process.stdout is not None and self.process.stderr is not None
+        while line := self.process.stdout.readline().decode():
+            if line.startswith(start):
+                return
+        pytest.fail(f"no line {start!r}; {self.process.stderr.read().decode()}")
+
+    def send(self, sent: signal.Signals) -> str:
+        """Sends a signal; the line with which it is answered at once."""
+        self.process.send_signal(sent)
+        return self.answer()
+
+    def answer(self) -> str:
+        """The next line on standard error."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline().decode().rstrip()
+
+    def end(self) -> tuple[int, list[str], str]:
+        """The exit status, the lines left on standard error, and all on standard output."""
+        assert self.process.stdout is not None and self.process.stderr is not None
+        out = self.process.stdout.read().decode()
+        said = self.process.stderr.read().decode().splitlines()
+        return self.process.wait(), said, out
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(RECIPE)
+    return tmp_path
+
+
+def _whole(folder: Path, *words: str) -> Path:
+    (folder / "mine.py").write_text(RECIPE)
+    command = ["train", str(folder / "mine.py"), "--run", str(folder / "run"), "--quiet", *words]
+    assert main(command) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that no signal comes to."""
+    return _whole(tmp_path_factory.mktemp("whole"))
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in read]
+
+
+def weights(run: Path) -> list[np.ndarray]:
+    _, _, classifier = load_classifier(run)
+    return jax.tree.leaves((classifier.params, classifier.model_state))
+
+
+def same_run(a: Path, b: Path) -> None:
+    assert lines(a) == lines(b)
+    for x, y in zip(weights(a), weights(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+    results = [json.loads((run / "result.json").read_text()) for run in (a, b)]
+    for name in ("accuracy", "steps", "metrics"):
+        assert results[0][name] == results[1][name]
+
+
+def saved(run: Path) -> list[str]:
+    """The names of the committed checkpoints, of which every file is what it was."""
+    folders = sorted(file.parent for file in (run / "checkpoints").glob("[0-9]*/manifest.json"))
+    assert [verify(folder) for folder in folders] == [""] * len(folders)
+    return [folder.name for folder in folders]
+
+
+def answered(sent: signal.Signals, doing: str) -> str:
+    again = ", again to leave at once" if sent is signal.SIGINT else ""
+    return f"{sent.name}: {doing}{again}"
+
+
+def left_at_once(said: list[str], sent: signal.Signals) -> None:
+    """Two threads say these lines, in either order."""
+    text = "\n".join(said)
+    assert answered(sent, "leaving") in text
+    assert f"warning: {sent.name}: stopped before a step was made; nothing was lost" in text
+    assert "Traceback" not in text and len(said) <= 3
+
+
+def stop_in_the_steps(folder: Path, sent: signal.Signals) -> None:
+    with Training(folder) as training:
+        training.reach("step ")
+        assert training.send(sent) == answered(sent, "saving and leaving")
+        status, said, _ = training.end()
+    step = int(saved(folder / "run")[-1])
+    assert status == 128 + sent and 1 <= step < 80
+    assert said == [f"warning: {sent.name}: saved step {step} of 80 and stopped"]
+
+
+def stop_in_compilation(folder: Path, sent: signal.Signals) -> None:
+    before = saved(folder / "run")
+    with Training(folder, JAX_ENABLE_COMPILATION_CACHE="false") as training:
+        training.reach("compiling the step ...")
+        training.process.send_signal(sent)
+        status, said, out = training.end()
+    assert status == 128 + sent and "compiled in" not in out
+    left_at_once(said, sent)
+    assert saved(folder / "run") == before
+
+
+@contextlib.contextmanager
+def gate(folder: Path) -> Iterator[Callable[[], int]]:
+    """A closed gate before the evaluation, and what opens it."""
+    os.mkfifo(folder / "gate")
+    pipe = os.open(folder / "gate", os.O_RDWR)
+    try:
+        yield lambda: os.write(pipe, b"x")
+    finally:
+        (folder / "gate").unlink()
+        os.close(pipe)
+
+
+def stop_in_evaluation(folder: Path, sent: signal.Signals) -> None:
+    with gate(folder) as open_gate, Training(folder) as training:
+        training.reach("evaluating")
+        assert training.send(sent) == answered(sent, "saving and leaving")
+        open_gate()
+        status, said, out = training.end()
+    assert status == 128 + sent and "test " not in out
+    assert said == [f"warning: {sent.name}: saved step 40 of 80 and stopped"]
+    assert saved(folder / "run")[-1] == "00000040"
+
+
+def stop_at_once_in_evaluation(folder: Path) -> None:
+    with gate(folder), Training(folder) as training:
+        training.reach("evaluating")
+        first = training.send(signal.SIGINT)
+        assert first == "SIGINT: saving and leaving, again to leave at once"
+        assert training.send(signal.SIGINT) == "stopped at once: nothing more was saved"
+        status, said, _ = training.end()
+    assert status == 130 and not said
+    assert saved(folder / "run")[-1] in ("00000020", "00000030")
+
+
+def test_a_run_stopped_again_and_again_ends_as_one_that_was_left_in_peace(
+    mine: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_in_the_steps(mine, signal.SIGUSR1)
+    stop_in_compilation(mine, signal.SIGTERM)
+    stop_at_once_in_evaluation(mine)
+    stop_in_evaluation(mine, signal.SIGINT)
+    monkeypatch.chdir(mine)
+    assert main(["train", "mine.py", "--run", "run", "--quiet"]) == 0
+    same_run(mine / "run", whole)
+
+
+@pytest.mark.parametrize(
+    "sent", [signal.SIGTERM, *(pytest.param(sent, marks=SLOW) for sent in SIGNALS[1:])]
+)
+def test_a_long_compilation_is_left_at_once(mine: Path, sent: signal.Signals) -> None:
+    with Training(mine, "--model.options.training", ENDLESS) as training:
+        training.reach("compiling the step ...")
+        training.process.send_signal(sent)
+        status, said, _ = training.end()
+    assert status == 128 + sent
+    left_at_once(said, sent)
+
+
+@SLOW
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_each_signal_at_each_stage_changes_nothing(
+    mine: Path, whole: Path, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_in_the_steps(mine, sent)
+    stop_in_compilation(mine, sent)
+    stop_in_evaluation(mine, sent)
+    stop_in_compilation(mine, sent)
+    monkeypatch.chdir(mine)
+    assert main(["train", "mine.py", "--run", "run", "--quiet"]) == 0
+    same_run(mine / "run", whole)
+
+
+@SLOW
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_an_evaluation_that_was_put_off_can_be_interrupted_again(
+    mine: Path, whole: Path, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_in_evaluation(mine, sent)
+    with gate(mine) as open_gate, Training(mine) as training:
+        training.reach("evaluating")
+        training.process.send_signal(sent)
+        open_gate()
+        status, said, _ = training.end()
+    assert status == 128 + sent
+    left_at_once(said, sent)
+    monkeypatch.chdir(mine)
+    assert main(["train", "mine.py", "--run", "run", "--quiet"]) == 0
+    same_run(mine / "run", whole)
+
+
+@SLOW
+def test_a_second_interrupt_leaves_at_once_while_the_prediction_compiles(mine: Path) -> None:
+    with Training(mine, "--model.options.evaluation", ENDLESS) as training:
+        training.reach("step 40/")
+        first = training.send(signal.SIGINT)
+        assert first == "SIGINT: saving and leaving, again to leave at once"
+        assert training.send(signal.SIGINT) == "stopped at once: nothing more was saved"
+        assert training.end()[0] == 130
+
+
+LARGE = ("--model.options.table", "6000000", "--length", "60steps")
+
+
+@SLOW
+def test_a_signal_in_a_running_save_lets_it_end_and_saves_again(
+    tmp_path_factory: pytest.TempPathFactory, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _whole(tmp_path_factory.mktemp("whole"), *LARGE)
+    checkpoints = mine / "run" / "checkpoints"
+    monkeypatch.chdir(mine)
+    for sent in SIGNALS:
+        before = set(saved(mine / "run"))
+        with Training(mine, *LARGE) as training:
+            training.reach("step ")
+            while not any(checkpoints.glob("*.orbax-checkpoint-tmp")):
+                assert training.process.poll() is None
+                threading.Event().wait(0.002)
+            under_way = next(checkpoints.glob("*.orbax-checkpoint-tmp"), None)
+            assert training.send(sent) == answered(sent, "saving and leaving")
+            status, said, _ = training.end()
+        after = saved(mine / "run")
+        assert status == 128 + sent
+        assert said == [f"warning: {sent.name}: saved step {int(after[-1])} of 60 and stopped"]
+        assert len(set(after) - before) == 2, "the save that was under way, and the last"
+        assert under_way is not None and under_way.name.split(".")[0] in after
+    assert main(["train", "mine.py", "--run", "run", "--quiet", *LARGE]) == 0
+    same_run(mine / "run", whole)
