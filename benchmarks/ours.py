@@ -1,0 +1,141 @@
+"""Our side of train_step.py: the program of a real run, in rounds, with its cost."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from imgclf import Recipe
+from imgclf.models.summary import count_parameters, multiply_adds
+from imgclf.recipe.resolution import resolve
+from imgclf.tasks import Batch
+from imgclf.training.feed import Resident, Streamed, is_resident
+from imgclf.training.mesh import batch_sharding, check_batch, make_mesh
+from imgclf.training.program import SCAN, Program, Scanned, Stepwise
+from imgclf.training.step import train_step
+
+AHEAD = 2
+"""Dispatches under way while the host goes on, as in the loop."""
+ENDLESS = 2**31 - 1
+
+
+class Fixed:
+    """A feed that gives the same batch, or the same ids of images on the device, for ever."""
+
+    def __init__(self, batch: Batch | None, resident: Resident | None = None):
+        self._batch = batch
+        if resident is not None:
+            self.images, self.labels = resident.images, resident.labels
+            self._ids = resident.ids(0, SCAN)
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch | None]:
+        return itertools.repeat(self._batch)
+
+    def ids(self, start: int, stop: int) -> np.ndarray:
+        return self._ids
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds, in all, of a number of steps."""
+
+    steps: int
+    wall: float
+    host: float
+    """Of processor time of the main thread: dispatch, and on CPU what XLA computes right there."""
+    waited: float
+    """For batches."""
+
+
+class Ours:
+    """The compiled program of a recipe, its state, and one runner for each kind of input."""
+
+    def __init__(self, recipe: Recipe, scan: bool, own_feed: bool):
+        resolved, mesh = resolve(recipe), make_mesh(recipe.mesh)
+        check_batch(mesh, "`batch_size` of `Data`", recipe.data.batch_size)
+        sharding = batch_sharding(mesh)
+        program = Program(resolved, mesh, train_step, donate=True)
+        feed: Resident | Streamed = (
+            Resident(resolved, sharding)
+            if is_resident(resolved)
+            else Streamed(resolved, sharding, lambda problems: None)
+        )
+        before = time.perf_counter()
+        runner = program.compile(feed, scan)
+        self.compile_seconds = time.perf_counter() - before
+        self.compiled: Any = runner.function
+        self.runners = {"synthetic": _fixed(runner, self.compiled, feed)}
+        if own_feed:
+            self.runners["recipe"] = runner
+            runner.start(0, ENDLESS)
+        self.parameters = count_parameters(program.state.params)
+        self.batch_size, self.devices = recipe.data.batch_size, mesh.size
+        macs = multiply_adds(resolved.network, (1, *resolved.image_shape))
+        self._estimate = 6 * macs * recipe.data.batch_size / mesh.size
+        self._state, _ = program.initial()
+        self._done = dict.fromkeys(self.runners, 0)
+
+    def round(self, steps: int, kind: str = "synthetic") -> Round:
+        """Makes `steps` steps, or a few more where many are made in a dispatch."""
+        runner, first = self.runners[kind], self._done[kind]
+        waited, under_way = runner.waited, []
+        before, host = time.perf_counter(), time.thread_time()
+        while self._done[kind] < first + steps:
+            done = self._done[kind]
+            self._state, metrics = runner.run(self._state, done, done + runner.size)
+            self._done[kind] += runner.size
+            under_way.append(metrics)
+            if len(under_way) > AHEAD:
+                jax.block_until_ready(under_way.pop(0))
+        jax.block_until_ready(self._state)
+        return Round(
+            self._done[kind] - first,
+            time.perf_counter() - before,
+            time.thread_time() - host,
+            runner.waited - waited,
+        )
+
+    def calibrated(self, seconds: float) -> int:
+        """Steps that take about so many seconds."""
+        self.round(2)
+        made = self.round(2)
+        return max(1, round(seconds * made.steps / made.wall))
+
+    def cost(self) -> tuple[float, str, float]:
+        """FLOPs of a step on one device, who counted them, and bytes that go to and from memory.
+
+        XLA does not see into other libraries' kernels, so that its count can be far off; then it is
+        six times the multiply-adds of the forward pass: two FLOPs each, and twice as many backward.
+        """
+        analysis = self.compiled.cost_analysis() or {}
+        flops, accessed = analysis.get("flops", 0.0), analysis.get("bytes accessed", 0.0)
+        if 0.5 < flops / self._estimate < 2:
+            return flops, "cost_analysis", accessed
+        return self._estimate, "6 x multiply-adds", accessed
+
+    def memory(self) -> dict[str, int]:
+        """Bytes on a device: of the program with its arguments, and the most this process took."""
+        found = self.compiled.memory_analysis()
+        sizes = (found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes)
+        memory = {"program": sum(sizes) - found.alias_size_in_bytes}
+        taken = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+        return memory if taken is None else memory | {"most_in_process": taken}
+
+    def close(self) -> None:
+        for runner in self.runners.values():
+            runner.close()
+
+
+def _fixed(runner: Any, compiled: Any, feed: Resident | Streamed) -> Stepwise | Scanned:
+    """A runner of the same program whose input costs nothing."""
+    if isinstance(runner, Scanned):
+        return Scanned(compiled, Fixed(None, feed))
+    batches = feed.batches(0, 1)
+    fixed = Stepwise(compiled, Fixed(next(batches)))
+    batches.close()
+    fixed.start(0, ENDLESS)
+    return fixed
