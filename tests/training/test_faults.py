@@ -360,6 +360,7 @@ def turn_read_only(training: Training, run: Path) -> None:
     training.resume()
 
 
+@pytest.mark.slow
 def test_a_folder_that_turns_read_only_loses_nothing_and_the_run_goes_on_later(
     imgclf: Command, mine: Path, disk: Disk, whole: Path
 ) -> None:

@@ -138,7 +138,9 @@ def test_a_signal_to_all_processes_of_a_terminal_is_answered_by_the_main_one(
     (tmp_path / "mine.py").write_text(RECIPE.format(resident="no", dtype="float32", steps=5000))
     with start(tmp_path, "run", "--data.workers", "2") as process:
         assert process.stdout is not None
-        while not process.stdout.readline().startswith("step "):
+        lines = 0  # enough of them that both workers have begun
+        while lines < 6:
+            lines += process.stdout.readline().startswith("step ")
             assert process.poll() is None
         os.killpg(process.pid, sent)
         said = [line for line in process.stdout if not line.startswith(("step ", "epoch "))]

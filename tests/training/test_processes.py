@@ -300,6 +300,7 @@ def test_a_signal_to_one_process_makes_all_save_the_same_step_and_leave(
     same_run(whole / "run", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_when_a_process_is_killed_the_others_name_it_and_leave_and_the_run_goes_on(
     tmp_path: Path, whole: Path
 ) -> None:

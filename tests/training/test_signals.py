@@ -209,11 +209,11 @@ def answered(sent: signal.Signals, doing: str) -> str:
 
 
 def left_at_once(said: list[str], sent: signal.Signals) -> None:
-    """Two threads say these lines, in either order."""
+    """Another thread may have answered, too, before or after, if the process was still there."""
+    line = f"warning: {sent.name}: stopped before a step was made; nothing was lost"
     text = "\n".join(said)
-    assert answered(sent, "leaving") in text
-    assert f"warning: {sent.name}: stopped before a step was made; nothing was lost" in text
-    assert "Traceback" not in text and len(said) <= 3
+    assert text.count(line) == 1
+    assert set(text.replace(line, "").split("\n")) <= {"", answered(sent, "leaving")}
 
 
 def stop_in_the_steps(folder: Path, sent: signal.Signals) -> None:
