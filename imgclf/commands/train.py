@@ -47,7 +47,7 @@ def run(words: Sequence[str]) -> int:
         print_help(loaded.recipe, f"imgclf train {bare[0]}")
         return 0
     from imgclf.recipe import override
-    from imgclf.training.cluster import join
+    from imgclf.training.join import join
     from imgclf.training.loop import Options, train
 
     loaded = override(loaded, rest, options=(*VALUED, *FLAGS))

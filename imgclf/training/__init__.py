@@ -1,7 +1,9 @@
 """Training, and using what was trained.
 
-`loop.train` goes from a recipe to a run folder; `step` is the pure function it repeats, `state`
-what that changes; `program` compiles it, `mesh` places it, `feed` brings batches to it;
-`checkpoints`, `meter`, `clock`, `writers`, `display`, `bad_records` and `finish` keep and tell what
-came of it; `run` is the run folder, and `saved` evaluates and predicts with one.
+`loop.train` goes from a recipe to a run folder, by way of a `session`; `step` is the pure function
+that is repeated, `state` what it changes; `program` compiles it, `backend` is the machine under it,
+`mesh` places it, `feed` brings batches to it, `evaluate` predicts with it. `signals` stop it;
+processes `join` each other beside a `coordinator` and agree as a `cluster`. `checkpoints`, `meter`,
+`clock`, `writers`, `display`, `bad_records` and `finish` keep and tell what came of it; `run` is
+the run folder, `saved` evaluates and predicts with one, and `account` tells what a recipe takes.
 """

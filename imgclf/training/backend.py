@@ -31,7 +31,9 @@ def use_compilation_cache() -> None:
 
 def facts(mesh: jax.sharding.Mesh, dispatch: str, deterministic: bool) -> dict[str, Any]:
     """What the bits of a run depend on beside its recipe."""
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
+    versions = {
+        name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")
+    }
     return {
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
@@ -45,7 +47,12 @@ def facts(mesh: jax.sharding.Mesh, dispatch: str, deterministic: bool) -> dict[s
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "dispatch": dispatch,
         "deterministic": deterministic,
+        **{name: getattr(jax.config, f"jax_{name}") for name in _NUMBERS},
     }
+
+
+_NUMBERS = ("default_matmul_precision", "enable_x64", "default_prng_impl")
+"""What the caller may have told JAX about numbers."""
 
 
 @contextlib.contextmanager

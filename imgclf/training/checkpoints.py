@@ -15,10 +15,11 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -27,8 +28,13 @@ from imgclf.tasks import ModelState, Params
 from imgclf.training.cluster import Alone, Cluster
 from imgclf.training.state import State
 
+T = TypeVar("T")
 FORMAT = 1
 """Raised whenever a checkpoint written before could not be read any more."""
+
+
+left_behind = False
+"""Whether a save has failed in this program: Orbax's threads may wait for minutes at its end."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +66,17 @@ class Checkpoints:
     ):
         self.folder, self._keep, self._best, self._score = folder, keep, best, score
         self._cluster, self._warn = cluster or Alone(), warn
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.mark = folder.with_name(".saved")
+        """A file that is there once a checkpoint was committed, whatever becomes of that."""
         self._pending: Future[set[int]] | None = None
+        self._step = 0
         self._known: set[int] = set()
 
     def save(self, state: State, step: int, metadata: dict[str, Any]) -> None:
         """Saves `state` in the background; waits for the last save first.
 
-        Raises a `UserError`, in all processes, if the last save failed or none can be begun.
+        Raises a `UserError`, in all processes, if the last save failed or nothing can be written;
+        what goes wrong with this one is found by `failed`, and raised by `wait`.
         """
         self.wait()
         from orbax.checkpoint import v1 as orbax
@@ -77,9 +86,13 @@ class Checkpoints:
             if self._cluster.main:
                 self.sweep()  # what a save that failed was still writing when it was given up
             self._probe()
-        with self._saving(folder):
-            response = orbax.save_checkpointables_async(folder.absolute(), _parts(state))
-        self._pending = self._thread.submit(self._commit, response, folder, step, metadata)
+        self._step = step
+        written: Any = Future()
+        try:
+            written = orbax.save_checkpointables_async(folder.absolute(), _parts(state))
+        except Exception as error:  # told with what fails later: the others may have begun theirs
+            written.set_exception(error)
+        self._pending = _in_background(self._commit, written, folder, step, metadata)
 
     @property
     def failed(self) -> bool:
@@ -92,7 +105,7 @@ class Checkpoints:
         pending, self._pending = self._pending, None
         if pending is not None:
             with self._failing_together(self.folder):
-                for step in sorted(pending.result()):
+                for step in sorted(self._result(pending)):
                     self._warn(f"checkpoint {self.folder}/{step:08d} is gone")
 
     def failure(self) -> str:
@@ -105,8 +118,10 @@ class Checkpoints:
         return why
 
     def close(self) -> None:
-        """Ends the writer; a save under way is finished first."""
-        self._thread.shutdown()
+        """Returns when no save is under way any more, well or badly."""
+        if self._pending is not None:
+            with contextlib.suppress(Exception):
+                self._result(self._pending)
         if self._cluster.main:
             with contextlib.suppress(OSError):
                 self.sweep()
@@ -117,15 +132,14 @@ class Checkpoints:
             if not (folder / "manifest.json").is_file():
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def annotate(self, step: int, metadata: dict[str, Any]) -> None:
-        """Gives the committed checkpoint of `step` other metadata, in one piece."""
+    def annotate(self, step: int, changes: dict[str, Any]) -> None:
+        """Changes the metadata of the committed checkpoint of `step`, in one piece."""
         self.wait()
         folder = self.folder / f"{step:08d}"
         with self._failing_together(folder):
             content = _read(folder)
             if content is not None and self._cluster.main:
-                metadata = {"format": FORMAT, "step": step} | metadata
-                _write_manifest(folder, content["files"], metadata)
+                _write_manifest(folder, content["files"], content["metadata"] | changes)
 
     def all(self) -> list[Saved]:
         """The committed checkpoints, oldest first; of their files only the manifest is verified."""
@@ -149,15 +163,29 @@ class Checkpoints:
             return f"{self.folder} cannot be read ({error.strerror})"
         return f"the last good checkpoint is {left[-1].folder}" if left else "nothing is saved yet"
 
-    def _commit(self, response: Any, folder: Path, step: int, metadata: dict[str, Any]) -> set[int]:
+    def _result(self, pending: Future[set[int]]) -> set[int]:
+        """What a save came to; raises why it failed, here or in another process.
+
+        Then Orbax leaves this process's part waiting for the others for five minutes.
+        """
+        while not futures.wait([pending], 0.2).done:
+            if why := self._cluster.told(f"save/{self._step}"):
+                raise UserError(why)
+        return pending.result()
+
+    def _commit(self, written: Any, folder: Path, step: int, metadata: dict[str, Any]) -> set[int]:
         """Makes a checkpoint of what was written; the steps of those that got lost meanwhile."""
         with self._saving(folder):
-            response.result()
+            written.result()
             if not self._cluster.main:
                 return set()
-            files = sorted(file for file in folder.rglob("*") if file.is_file())
+            found = sorted(folder.rglob("*"))
+            files = [file for file in found if file.is_file()]
             listed = {str(f.relative_to(folder)): [f.stat().st_size, _kept(f)] for f in files}
+            for each in (*filter(Path.is_dir, found), folder, self.folder):
+                _sync(each)
             _write_manifest(folder, listed, {"format": FORMAT, "step": step} | metadata)
+            self.mark.touch()
             if wrong := verify(folder):
                 (folder / "manifest.json").unlink()
                 raise OSError(f"what was written cannot be read back: {wrong}")
@@ -175,8 +203,9 @@ class Checkpoints:
         }
         for each in saved:
             if each.step not in kept:
-                (each.folder / "manifest.json").unlink()
-                shutil.rmtree(each.folder)
+                with contextlib.suppress(OSError):  # what is left `sweep` removes
+                    (each.folder / "manifest.json").unlink()
+                    shutil.rmtree(each.folder)
         return kept
 
     def _probe(self) -> None:
@@ -210,10 +239,14 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:
-            if self._cluster.main:
+            why = self._said(folder, error)
+            global left_behind
+            left_behind = True
+            self._cluster.tell(f"save/{int(folder.name)}", why)
+            if self._cluster.main and int(folder.name) == self._step:
                 with contextlib.suppress(OSError):
                     self.sweep()
-            raise UserError(self._said(folder, error)) from error
+            raise UserError(why) from error
 
     def _said(self, folder: Path, error: Exception) -> str:
         return f"Could not save checkpoint {folder}: {_plain(error)}; {self.said_last()}"
@@ -316,6 +349,20 @@ def set_aside(folder: Path) -> None:
             return
 
 
+def _in_background(function: Callable[..., T], *words: Any) -> Future[T]:
+    """Calls a function in a thread that nobody waits for when the program ends."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(function(*words))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="checkpoint", daemon=True).start()
+    return future
+
+
 def write_whole(file: Path, content: Any) -> None:
     """Writes JSON so that the file is there whole or not at all."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
@@ -328,11 +375,16 @@ def write_whole(file: Path, content: Any) -> None:
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(file)) from error
-    folder = os.open(file.parent, os.O_RDONLY)
+    _sync(file.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Returns when a power cut does not take away the names in a folder any more."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)  # or the new name may be lost
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def _text(content: Any) -> str:

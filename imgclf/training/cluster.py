@@ -1,4 +1,4 @@
-"""Several processes that train one network: how they join, agree, and learn that one is gone.
+"""Several processes that train one network: how they agree, and learn that one is gone.
 
 What they tell each other beside the step's collectives goes through the key-value store of JAX's
 coordination service: short words, at the start, around saves and after a signal. A thread in each
@@ -6,20 +6,14 @@ process says every now and then that it is alive.
 """
 
 import abc
-import atexit
 import contextlib
-import errno
 import json
 import os
-import re
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import jax
@@ -32,8 +26,6 @@ DEAD_AFTER = 30.0
 """Seconds without a sign of life after which a process counts as dead."""
 _GRACE = 5.0
 """Seconds in which a process may end by itself after another one has told why it left."""
-_DAY = 86_400_000
-"""Milliseconds for which a barrier is waited at: a process that never comes is found dead."""
 
 
 class Cluster(abc.ABC):
@@ -64,6 +56,14 @@ class Cluster(abc.ABC):
     def exchange(self, word: str) -> list[str]:
         """The words of all processes, in their order; each waits here for the others."""
 
+    @abc.abstractmethod
+    def tell(self, about: str, word: str) -> None:
+        """Tells the others a word, without waiting for them."""
+
+    @abc.abstractmethod
+    def told(self, about: str) -> str:
+        """What one of the processes has told, or ""."""
+
     def by_main(self, make: Callable[[], Any]) -> Any:
         """What `make()` gives in the main process (JSON), in all; its `UserError`, too."""
         if self.count == 1:
@@ -92,19 +92,25 @@ class Alone(Cluster):
     def exchange(self, word: str) -> list[str]:
         return [word]
 
+    def tell(self, about: str, word: str) -> None:
+        pass
+
+    def told(self, about: str) -> str:
+        return ""
+
 
 @final
 class Many(Cluster):
     """One of several processes.
 
-    `tell` shows a line. A process that is not heard of for `dead_after` seconds, or that has told
+    `show` shows a line. A process that is not heard of for `dead_after` seconds, or that has told
     why it left, makes this one say so and leave with the status `GONE`.
     """
 
-    def __init__(self, store: "_Store", dead_after: float, tell: Callable[[str], None]):
+    def __init__(self, store: "Store", dead_after: float, show: Callable[[str], None]):
         super().__init__()
         self.index, self.count = place()
-        self._store, self._dead_after, self._tell = store, dead_after, tell
+        self._store, self._dead_after, self._show = store, dead_after, show
         self._interval = min(0.5, dead_after / 10)
         self._talks = self._round = self._tick = 0
         self._lock, self._agreed, self._closed = (
@@ -136,11 +142,19 @@ class Many(Cluster):
         self._talks += 1
         place = f"talk/{self._talks}/"
         self._store.set(f"{place}{self.index}", word)
-        self._store.barrier(place)
-        said = self._store.all(place)
+        pause = 0.002
+        while len(said := self._store.all(place)) < self.count:
+            threading.Event().wait(pause)  # in Python, so that a signal is answered meanwhile
+            pause = min(0.1, 1.5 * pause)
         if self.main:
             self._store.forget(f"talk/{self._talks - 1}/")
         return [said[i] for i in range(self.count)]
+
+    def tell(self, about: str, word: str) -> None:
+        self._store.set(f"told/{about}/{self.index}", word)
+
+    def told(self, about: str) -> str:
+        return next(iter(self._store.all(f"told/{about}/").values()), "")
 
     def close(self, why: str = "") -> None:
         """Ends well, when all have come here; or at once, telling the others `why`."""
@@ -157,6 +171,12 @@ class Many(Cluster):
         self._closed.wait(self._dead_after + 4 * self._interval)
 
     def _watch(self) -> None:
+        try:
+            self._look()
+        except Exception as error:  # or this process would live on, taken for dead
+            self._leave(self.index, f"cannot go on: {type(error).__name__}: {error}")
+
+    def _look(self) -> None:
         beat, reached, left_at = 0, time.monotonic(), 0.0
         while not self._closed.wait(self._interval):
             beat += 1
@@ -165,7 +185,7 @@ class Many(Cluster):
                 self._store.set(f"alive/{self.index}", str(beat))
                 self._arrange()
                 left = self._store.get("left")
-                dead = self._store.get("dead") or self._dead()
+                dead = "" if left else self._store.get("dead") or self._dead()
                 reached = now
             except jax.errors.JaxRuntimeError:
                 left, dead = "", "0" if now - reached > self._dead_after else ""
@@ -184,15 +204,19 @@ class Many(Cluster):
         Each says which is the first it can still stop at, and goes no further until it knows what
         the others say; all meet at the last of these.
         """
-        place = f"meet/{self._round}/"
+        with self._lock:  # a round ends only after this thread has said its part
+            number, bound = self._round, self._bound
+        place = f"meet/{number}/"
         said = self._store.all(place)
-        if self._bound is None and (said or any(wish() for wish in self.wishes)):
+        if bound is None and (said or any(wish() for wish in self.wishes)):
             with self._lock:
-                self._bound = self._tick + 1
-            self._store.set(f"{place}{self.index}", str(self._bound))
-        elif self._bound is not None and len(said) == self.count:
-            self._meeting = max(map(int, said.values()))
-            self._agreed.set()
+                self._bound = bound = self._tick + 1
+            self._store.set(f"{place}{self.index}", str(bound))
+        elif bound is not None and len(said) == self.count:
+            with self._lock:
+                if self._round == number:
+                    self._meeting = max(map(int, said.values()))
+                    self._agreed.set()
 
     def _dead(self) -> str:
         """The number of a process that is not heard of any more; the main one listens to all.
@@ -211,17 +235,27 @@ class Many(Cluster):
         return ""
 
     def _leave(self, index: int, why: str) -> None:
-        self._tell(
-            f"process {index} of {self.count} {why}; {self.last_good()}; the same commands go on "
-            "from there"
-        )
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(GONE)
+        leave = threading.Timer(_GRACE, os._exit, (GONE,))  # whatever disk or pipe stands still
+        leave.daemon = True
+        leave.start()
+        try:
+            self._show(
+                f"process {index} of {self.count} {why}; {self.last_good()}; the same commands go "
+                "on from there"
+            )
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(GONE)
+
+
+broken = 0
+"""The exit status of a process that did not part from the others in peace."""
+_trainings = 0
 
 
 @contextlib.contextmanager
-def together(dead_after: float, tell: Callable[[str], None]) -> Iterator[Cluster]:
+def together(dead_after: float, show: Callable[[str], None]) -> Iterator[Cluster]:
     """The processes of this JAX program, while they train.
 
     One that leaves by an exception tells the others why; by one that has `agreed`, none needs it.
@@ -231,17 +265,17 @@ def together(dead_after: float, tell: Callable[[str], None]) -> Iterator[Cluster
         return
     global _trainings
     _trainings += 1
-    cluster = Many(_Store.below(f"imgclf/{_trainings}/"), dead_after, tell)
+    cluster = Many(Store.below(f"imgclf/{_trainings}/"), dead_after, show)
     try:
         yield cluster
     except BaseException as error:
-        global _broken
+        global broken
         if isinstance(error, jax.errors.JaxRuntimeError):
             cluster.await_news()
         if getattr(error, "agreed", False):
             cluster.close()
         else:
-            _broken = 2 if isinstance(error, UserError) else getattr(error, "status", 1)
+            broken = 2 if isinstance(error, UserError) else getattr(error, "status", 1)
             cluster.close(" ".join(str(error).split()) or type(error).__name__)
         raise
     cluster.close()
@@ -254,156 +288,18 @@ def place() -> tuple[int, int]:
     return distributed.global_state.process_id, distributed.global_state.num_processes
 
 
-def join(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
-    """Joins the cluster, before anything else uses JAX.
-
-    Without arguments: the one that JAX finds (SLURM, Open MPI, TPU, Kubernetes), and none where
-    there is none. `coordinator` is HOST:PORT of process 0. Raises a `UserError` for numbers that do
-    not fit, and when the others cannot be reached.
-    """
-    devices = None
-    if not coordinator:
-        coordinator, processes, process, devices = _detected()
-    elif not re.fullmatch(r".+:\d+", coordinator):
-        raise UserError(f"`--coordinator` must be HOST:PORT; got {coordinator!r}")
-    if coordinator and not 0 <= process < processes:
-        raise UserError(
-            f"`--process` must lie from 0 to {processes - 1}, below `--processes` (={processes}); "
-            f"got {process}"
-        )
-    if processes <= 1:
-        return
-    jax.config.update("jax_enable_preemption_service", False)  # it would take our signals
-    late = f"not all of the {processes} processes have come to {coordinator}"
-    with _in_time(f"{late}, or an earlier process {process} is still there"):
-        if process == 0:
-            _start_coordinator(coordinator, processes)
-        while True:
-            _await_coordinator(coordinator)
-            jax.distributed.initialize(
-                coordinator,
-                processes,
-                process,
-                devices,
-                cluster_detection_method="deactivate",
-                coordinator_bind_address="127.0.0.1:0",  # a second service, which nobody uses
-                initialization_timeout=2 * _JOIN,
-                heartbeat_timeout_seconds=_HEARTBEAT,
-                shutdown_timeout_seconds=_LINGER,
-            )
-            if _Store.below("imgclf/").take(f"place/{process}"):
-                break
-            jax.distributed.shutdown()  # this one was killed, and the others have yet to notice
-            threading.Event().wait(1)
-    atexit.register(_part)
-
-
-_broken = 0
-"""The exit status of a process that did not part from the others in peace."""
-_trainings = 0
-_coordinator: subprocess.Popen[str] | None = None
-_JOIN, _HEARTBEAT, _LINGER = 300, 3600, 120
-"""Seconds. JAX looks for dead processes, too, and aborts with a C++ stack: later than we do."""
-
-
-def _detected() -> tuple[str, int, int, Any]:
-    from jax._src.clusters import ClusterEnv  # private: `initialize` only says that it failed
-
-    found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, 300)
-    coordinator, processes, process, devices = found
-    return coordinator or "", processes or 0, process if process is not None else -1, devices
-
-
-def _start_coordinator(coordinator: str, processes: int) -> None:
-    global _coordinator
-    port = coordinator.rsplit(":", 1)[1]
-    _await_free(int(port))
-    _coordinator = subprocess.Popen(
-        [sys.executable, "-P", str(Path(__file__).with_name("coordinator.py")), port]
-        + [str(each) for each in (processes, _HEARTBEAT, _LINGER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a signal to the terminal's group is not meant for it
-    )
-    assert _coordinator.stdout is not None and _coordinator.stderr is not None
-    if _coordinator.stdout.readline() != "ready\n":
-        why = _coordinator.stderr.read().strip().splitlines()[-1:]
-        raise UserError(f"The coordinator cannot be started at {coordinator}: {' '.join(why)}")
-
-
-def _await_coordinator(coordinator: str) -> None:
-    host, port = coordinator.rsplit(":", 1)
-    while True:
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-            return
-        threading.Event().wait(0.2)
-
-
-@contextlib.contextmanager
-def _in_time(what: str) -> Iterator[None]:
-    """Leaves if what is done inside takes too long: it may wait in JAX, out of Python's reach."""
-
-    def leave() -> None:
-        print(f"imgclf: {what} in {_JOIN} s", file=sys.stderr, flush=True)
-        os._exit(GONE)
-
-    timer = threading.Timer(_JOIN, leave)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"Could not join the other processes: {error}") from error
-    finally:
-        timer.cancel()
-
-
-def _await_free(port: int) -> None:
-    """Returns when nothing listens at `port`: the coordinator of a run that died may still."""
-    last = time.monotonic() + _LINGER
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
-    while True:
-        try:
-            socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
-            return
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise UserError(
-                    f"The port {port} of `--coordinator` cannot be used: {error.strerror}"
-                ) from error
-        if time.monotonic() > last:
-            raise UserError(f"The port {port} of `--coordinator` is in use by another program")
-        threading.Event().wait(0.2)
-
-
-def _part() -> None:
-    if _broken:  # JAX would wait for the others, who are leaving, too
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(_broken)
-    jax.distributed.shutdown()
-    if _coordinator is not None and _coordinator.stdin is not None:
-        _coordinator.stdin.write("done\n")
-        _coordinator.stdin.close()
-        _coordinator.wait()
-
-
 @dataclass(frozen=True)
-class _Store:
+class Store:
     """The key-value store of the coordination service, below a prefix."""
 
     client: Any
     prefix: str
 
     @staticmethod
-    def below(prefix: str) -> "_Store":
+    def below(prefix: str) -> "Store":
         from jax._src import distributed  # private, and the only way to it; Orbax's, too
 
-        return _Store(distributed.global_state.client, prefix)
+        return Store(distributed.global_state.client, prefix)
 
     def set(self, key: str, value: str) -> None:
         self.client.key_value_set(self.prefix + key, value or " ", allow_overwrite=True)
@@ -434,6 +330,3 @@ class _Store:
 
     def forget(self, place: str) -> None:
         self.client.key_value_delete(self.prefix + place)
-
-    def barrier(self, name: str) -> None:
-        self.client.wait_at_barrier(self.prefix + name, _DAY)

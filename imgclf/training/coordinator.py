@@ -5,9 +5,11 @@
 JAX keeps this service in process 0, and aborts all others, with a C++ stack, the moment that
 process dies. Kept apart it outlives process 0, which holds its standard input open, until the
 others have said who is gone and left; for LINGER seconds at most. Where process 0 has come to its
-end it says "done", and waits until it is the last one.
+end it says "done", and waits until it is the last one. If the whole host is lost, and this service
+with it, JAX aborts the others all the same (jaxlib 0.12 has no callback for it that Python can be).
 """
 
+import signal
 import sys
 import threading
 import time
@@ -16,6 +18,8 @@ from pathlib import Path
 
 def main() -> None:
     """Serves, as the words of the command line say."""
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)  # a scheduler sends them to all; it is needed to save
     from jaxlib import _jax  # private: JAX itself offers the service in process 0 alone
 
     port, processes, heartbeat, linger = map(int, sys.argv[1:])

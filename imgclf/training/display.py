@@ -1,8 +1,10 @@
 """What a person sees while a run goes on: a progress bar in a terminal, else plain lines."""
 
+import contextlib
 import sys
 import time
 import traceback
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +12,20 @@ from typing import Any
 class Display:
     """Lines to standard output and to the run's `log.txt`, and the progress of the steps.
 
-    Of several processes only the main one has something to say, but for an alarm.
+    Of several processes only the main one has something to say, but for an alarm or an error.
     """
 
     def __init__(self, quiet: bool = False, main: bool = True):
         self._quiet, self._main = quiet or not main, main
         self._terminal = sys.stdout.isatty() and not self._quiet
         self._log: Path | None = None
-        self._early: list[str] = []
+        self._waiting: deque[str] = deque(maxlen=1000)
         self._progress: Any = None
         self._rates: list[tuple[float, int]] = []
 
     def log_to(self, file: Path) -> None:
         """Writes all lines, also the earlier ones, to `file`."""
         self._log = file
-        for line in self._early:
-            self._append(line)
-        self._early = []
 
     def say(self, line: str) -> None:
         """Shows a line and keeps it in the log."""
@@ -45,11 +44,11 @@ class Display:
     def alarm(self, line: str) -> None:
         """Shows why this process leaves, whichever it is."""
         print(f"imgclf: {line}", file=sys.stderr, flush=True)
-        self._append(line)
+        self._append(line, always=True)
 
     def log_error(self) -> None:
         """Keeps the traceback of the exception that is being handled in the log alone."""
-        self._append(traceback.format_exc())
+        self._append(traceback.format_exc(), always=True)
 
     def start(self, step: int, steps: int) -> None:
         """Starts the clock (and the bar) of a run that goes on at `step`."""
@@ -105,15 +104,16 @@ class Display:
             self._progress.stop()
             self._progress = None
 
-    def _append(self, line: str) -> None:
-        if self._log is None:
-            self._early.append(line)
+    def _append(self, line: str, always: bool = False) -> None:
+        """Keeps a line in the log; what a full disk does not take waits for the next one."""
+        if not (self._main or always):
             return
-        try:
-            with self._log.open("a") as out:
-                out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-        except OSError:
-            self._log = None
+        self._waiting.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        if self._log is not None:
+            with contextlib.suppress(OSError), self._log.open("a") as out:
+                out.write("".join(self._waiting))
+                out.flush()
+                self._waiting.clear()
 
 
 def _clock(seconds: float) -> str:

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import json
 import os
+import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -12,7 +14,9 @@ from typing import Any
 
 import jax
 
+from imgclf import __version__
 from imgclf.errors import UserError
+from imgclf.recipe.description import describe, differences
 from imgclf.recipe.files import LoadedRecipe, from_script
 from imgclf.recipe.files import folder as shipped
 from imgclf.recipe.resolution import Resolved, resolve
@@ -22,7 +26,7 @@ from imgclf.training.checkpoints import Checkpoints, write_whole
 from imgclf.training.cluster import DEAD_AFTER, Cluster, place, together
 from imgclf.training.display import Display
 from imgclf.training.program import Step
-from imgclf.training.run import Run, new_folder, open_to_train, sole_trainer
+from imgclf.training.run import Run, new_folder, opened_to_train
 from imgclf.training.session import Session
 from imgclf.training.signals import Signals, Stopped
 from imgclf.training.step import train_step
@@ -55,7 +59,7 @@ def train(
 
     The result is what `result.json` holds: `accuracy`, `steps`, `metrics`, `seconds` and `run`.
     Without `run` a new folder below `runs/` is made. Processes that have joined
-    (`imgclf.training.cluster.join`) all call this alike, and share the folder. Raises a `UserError`
+    (`imgclf.training.join.join`) all call this alike, and share the folder. Raises a `UserError`
     for mistakes, and `Stopped` after a signal, when the state has been saved.
     """
     loaded = recipe if isinstance(recipe, LoadedRecipe) else from_script(recipe)
@@ -87,18 +91,42 @@ def _opened(
     with contextlib.ExitStack() as stack:
 
         def begin() -> None:
-            changed = open_to_train(folder, loaded)
-            stack.enter_context(sole_trainer(folder))
+            changed = stack.enter_context(opened_to_train(folder, loaded))
             display.log_to(run.log)
             display.say(f"run {folder}; if stopped, go on with: {again(loaded, folder)}")
             for line in (*loaded.said, *changed):
                 display.say(line)
             write_whole(run.resolved, resolved.as_json())
 
+        _check_alike(resolved, cluster)
         cluster.by_main(begin)
         log = run.log if cluster.main else run.folder / f"log-{cluster.index}.txt"
+        if not cluster.main:
+            display.log_to(log)
         stack.enter_context(library_logs(log))
         yield run
+
+
+def _check_alike(resolved: Resolved, cluster: Cluster) -> None:
+    """Raises a `UserError`, in all processes, unless they have the same version and recipe.
+
+    Where the data lie and how they are read may differ from host to host.
+    """
+    mine = {"version": __version__, "recipe": describe(resolved.recipe)}
+    first, *others = map(json.loads, cluster.exchange(json.dumps(mine)))
+    for index, other in enumerate(others, 1):
+        found = differences(first["recipe"], other["recipe"], {})
+        if first["version"] != other["version"]:
+            found = {"imgclf": (first["version"], other["version"])}
+        for name, (a, b) in found.items():
+            if not re.search(_MAY_DIFFER, name):
+                raise UserError(
+                    f"All processes need the same recipe: {name} is {a!r} in process 0, {b!r} in "
+                    f"process {index}"
+                )
+
+
+_MAY_DIFFER = r"(^|[.])(path|root|workers|threads|weights)$"
 
 
 @contextlib.contextmanager

@@ -60,14 +60,26 @@ def state_shardings(mesh: jax.sharding.Mesh, rules: tuple, shapes: Any) -> Any:
     is replicated: scales, biases and scalars always.
     """
 
+    used = set()
+    for pattern, axes in rules:
+        _check_rule(pattern, axes)
+
     def place(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         for pattern, axes in rules:
             if len(axes) == len(leaf.shape) and re.search(pattern, name):
+                used.add((pattern, axes))
                 return NamedSharding(mesh, _placement(mesh, pattern, axes, name, leaf.shape))
         return NamedSharding(mesh, _by_shape(mesh.shape, leaf.shape))
 
-    return jax.tree_util.tree_map_with_path(place, shapes)
+    placement = jax.tree_util.tree_map_with_path(place, shapes)
+    for pattern, axes in rules:
+        if (pattern, axes) not in used:
+            raise UserError(
+                f"The rule {pattern!r} of `Mesh` places nothing: no array whose path it matches, "
+                f"and no rule before it, has {len(axes)} dimensions (`imgclf show` lists arrays)"
+            )
+    return placement
 
 
 def gathering(placement: Any) -> Callable[[Any], Any]:
@@ -87,6 +99,23 @@ def gathering(placement: Any) -> Callable[[Any], Any]:
         return jax.lax.with_sharding_constraint(at_home, whole)
 
     return gather
+
+
+def _check_rule(pattern: str, axes: tuple[str, ...]) -> None:
+    named = [axis for axis in axes if axis]
+    for axis in named:
+        if axis not in AXES:
+            raise UserError(
+                f"The rule {pattern!r} of `Mesh` must name data, fsdp or tensor; got {axis!r}"
+            )
+        if named.count(axis) > 1:
+            raise UserError(f"The rule {pattern!r} of `Mesh` must name {axis} once; got {axes}")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"The rule {pattern!r} of `Mesh` is no regular expression: {error}"
+        ) from None
 
 
 def _without_batch_axes(sharding: NamedSharding) -> NamedSharding:
@@ -114,10 +143,6 @@ def _placement(
     mesh: jax.sharding.Mesh, pattern: str, axes: tuple[str, ...], name: str, shape: tuple[int, ...]
 ) -> PartitionSpec:
     for axis, length in zip(axes, shape, strict=True):
-        if axis and axis not in AXES:
-            raise UserError(
-                f"A placement of `Mesh.rules` must name data, fsdp or tensor; got {axis!r}"
-            )
         if axis and length % mesh.shape[axis]:
             raise UserError(
                 f"The rule {pattern!r} of `Mesh` shards {name} of shape {shape} over "

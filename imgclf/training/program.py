@@ -17,6 +17,7 @@ from imgclf.tasks import Batch, Metrics
 from imgclf.training.backend import compiler_options
 from imgclf.training.feed import Resident, Streamed, example_batch
 from imgclf.training.mesh import batch_sharding, gathering, replicated, state_shardings
+from imgclf.training.signals import interruptible
 from imgclf.training.state import State, initial_state
 
 SCAN = 32
@@ -68,14 +69,14 @@ class Program:
         resolved = self.resolved
         batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), example_batch(resolved))
         if not resolved.recipe.model.weights:
-            return make(batch), ""
+            return _compiled(make.lower(batch))(batch), ""
         from imgclf.models import load_weights
 
-        fresh = jax.jit(self._initial, compiler_options=quick)(batch)
+        fresh = _compiled(jax.jit(self._initial, compiler_options=quick).lower(batch))(batch)
         path = resolved.recipe.model.weights
         *pretrained, note = load_weights(resolved.network, fresh.params, fresh.model_state, path)
         whole = jax.tree.map(np.asarray, tuple(pretrained))
-        return make(batch, pretrained=whole), note
+        return _compiled(make.lower(batch, pretrained=whole))(batch, pretrained=whole), note
 
     def rates(self, steps: Collection[int]) -> dict[int, float]:
         """The learning rates of updates, by the step they lead to; all at once, for the log."""
@@ -95,7 +96,7 @@ class Program:
             function = jitted(self._many)
             ids = np.zeros((SCAN, self.resolved.recipe.data.batch_size), np.int32)
             lowered = function.lower(self.state, feed.images, feed.labels, ids, np.int32(0))
-            return Scanned(lowered.compile() if self._donate else function, feed)
+            return Scanned(_compiled(lowered) if self._donate else function, feed)
         function = jitted(self._step)
         sharding = batch_sharding(self.mesh)
         batch = {
@@ -103,7 +104,7 @@ class Program:
             for name, each in example_batch(self.resolved).items()
         }
         lowered = function.lower(self.state, batch)
-        return Stepwise(lowered.compile() if self._donate else function, feed)
+        return Stepwise(_compiled(lowered) if self._donate else function, feed)
 
     def _many(
         self, state: State, images: jax.Array, labels: jax.Array, ids: jax.Array, count: jax.Array
@@ -177,6 +178,11 @@ class Scanned:
 
     def close(self) -> None:
         pass
+
+
+def _compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compiled so that a signal is answered; it is traced in the caller's thread and context."""
+    return interruptible(lowered.compile)
 
 
 def quick_compilation() -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,7 +69,7 @@ def new_folder(name: str) -> Path:
 @contextlib.contextmanager
 def sole_trainer(folder: Path) -> Iterator[None]:
     """While entered, no other process trains in `folder`; a `UserError` if one does already."""
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -78,33 +77,49 @@ def sole_trainer(folder: Path) -> Iterator[None]:
         yield
 
 
-def open_to_train(folder: Path, loaded: LoadedRecipe) -> list[str]:
+@contextlib.contextmanager
+def opened_to_train(folder: Path, loaded: LoadedRecipe) -> Iterator[list[str]]:
     """Makes the run folder for `loaded`, or finds it again; lines that say what has changed.
 
-    Raises a `UserError` if the folder holds something else, or a recipe that differs in a field
-    which may not change.
+    While entered, no other process trains in it. Raises a `UserError` if one does already, or if
+    the folder holds something else, or a recipe that differs in a field which may not change.
     """
-    run, said = Run(folder), []
-    value = describe(loaded.recipe)
+    run = Run(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; --run takes a folder")
+    begun = run.resolved.is_file() or not folder.is_dir()
+    if not begun and any(not re.fullmatch(_FIRST, file.name) for file in folder.iterdir()):
+        raise UserError(f"The folder {folder} is not empty and holds no run; give another --run")
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(sole_trainer(folder))
+            said = _compare(run, loaded)
+            run.checkpoints.mkdir(exist_ok=True)
+            for draft in (*folder.glob(".*.json.*"), *folder.glob("recipe/**/.*.draft")):
+                draft.unlink()
+            changed_files = _keep_recipe(folder / "recipe", loaded)
+        except OSError as error:
+            raise UserError(
+                f"Cannot write into the run folder {folder}: {error.strerror}"
+            ) from error
+        check_writable(run)
+        yield said + [
+            f"{name} is another one than when the run was begun" for name in changed_files
+        ]
+
+
+def _compare(run: Run, loaded: LoadedRecipe) -> list[str]:
+    """Lines that say which fields have changed; a `UserError` if one of them may not."""
+    said, value = [], describe(loaded.recipe)
     if run.resolved.is_file():
         before = json.loads(run.resolved.read_text())["recipe"]
         changed = differences(before, value, at_default(loaded.recipe))
         fixed = {name: pair for name, pair in changed.items() if not may_change(name)}
         if fixed and any(run.checkpoints.glob("*/manifest.json")):
             listed = "; ".join(f"{k} is {a!r} there, {b!r} here" for k, (a, b) in fixed.items())
-            raise UserError(f"The run {folder} holds another recipe: {listed}")
+            raise UserError(f"The run {run.folder} holds another recipe: {listed}")
         said = [f"{name} was {a}, is now {b}" for name, (a, b) in changed.items()]
-    elif folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; --run takes a folder")
-    elif folder.is_dir() and {file.name for file in folder.iterdir()} - _FIRST:
-        raise UserError(f"The folder {folder} is not empty and holds no run; give another --run")
-    try:
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
-        changed_files = _keep_recipe(folder / "recipe", loaded)
-        said += [f"{name} is another one than when the run was begun" for name in changed_files]
-    except OSError as error:
-        raise UserError(f"Cannot write into the run folder {folder}: {error.strerror}") from error
-    check_writable(run)
     return said
 
 
@@ -114,7 +129,7 @@ def check_writable(run: Run) -> None:
         raise UserError(f"Cannot write into the run folder {run.folder}: it is read-only")
 
 
-_FIRST = {"recipe", "checkpoints", "overrides.json", "log.txt", ".lock"}
+_FIRST = r"recipe|checkpoints|overrides[.]json|log(-\d+)?[.]txt|[.]lock|[.].*[.]json[.].*"
 """What is there already when a run is killed before it has written `resolved.json`."""
 
 
@@ -163,10 +178,14 @@ def _keep_recipe(folder: Path, loaded: LoadedRecipe) -> list[str]:
         for file in (loaded.file, *loaded.beside):
             copy = folder / file.relative_to(loaded.file.parent)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            if copy.is_file() and copy.read_bytes() != file.read_bytes():
+            content = file.read_bytes()
+            before = copy.read_bytes() if copy.is_file() else None
+            if before is not None and before != content:
                 changed.append(copy.name)
-            if copy.resolve() != file.resolve():
-                shutil.copyfile(file, copy)
+            if before != content:
+                draft = copy.with_name(f".{copy.name}.draft")
+                draft.write_bytes(content)
+                draft.replace(copy)
     words = _absolute(loaded.overrides)
     write_whole(folder.parent / "overrides.json", {"recipe": loaded.name, "overrides": words})
     return changed

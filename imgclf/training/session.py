@@ -6,6 +6,8 @@ import math
 import signal
 import time
 from bisect import bisect
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,7 +29,7 @@ from imgclf.training.mesh import batch_sharding, check_batch, make_mesh
 from imgclf.training.meter import Meter, take
 from imgclf.training.program import Program, Scanned, Step, Stepwise, use_scan
 from imgclf.training.run import Run
-from imgclf.training.signals import Signals, Stopped, interruptible
+from imgclf.training.signals import Signals, Stopped
 from imgclf.training.state import State
 from imgclf.training.writers import make_writers
 
@@ -53,7 +55,9 @@ class Session:
         self._stopping: signal.Signals | None = None
         self._mesh = make_mesh(recipe.mesh)
         check_batch(self._mesh, "`batch_size` of `Data`", recipe.data.batch_size)
-        self._bad_records = BadRecords(run.bad_records, recipe.data.batch_size, display, cluster)
+        self._bad_records = BadRecords(
+            run.bad_records, recipe.data.batch_size, display, cluster, self._not_written
+        )
         self._evaluations = {
             name: Evaluation(
                 source,
@@ -79,6 +83,7 @@ class Session:
         self._history: list[dict[str, Any]] = []
         self._values: dict[str, float] = {}
         self._tracing = False
+        self._runner: Stepwise | Scanned | None = None
         self._evaluated: dict[str, Evaluated] = {}
 
     def run(self, step_function: Step, before: float, *, donate: bool) -> dict[str, Any]:
@@ -96,7 +101,8 @@ class Session:
         clock.add("start", time.perf_counter() - before)
         if start in self._evaluation_steps() and not self._is_evaluated(start):
             self._evaluate(state, start)  # a signal came in between
-            self._checkpoints.annotate(start, self._metadata(start))
+            learned = {name: self._metadata(start)[name] for name in ("evaluation", "history")}
+            self._attempt(lambda: self._checkpoints.annotate(start, learned))
         if start < resolved.steps:
             feed = (
                 Resident(resolved, batch_sharding(self._mesh))
@@ -105,11 +111,9 @@ class Session:
             )
             self._display.say("compiling the step ...")
             with clock("compile"):
-                runner = interruptible(lambda: program.compile(feed, scan))
+                self._runner = program.compile(feed, scan)
             self._display.say(f"compiled in {clock.seconds['compile']:.1f} s")
-            state = self._steps(program, runner, state, start)
-            clock.add("input wait", runner.waited)
-            clock.add("step", -runner.waited)
+            state = self._steps(program, self._runner, state, start)
         return self._finish(state, max(start, resolved.steps))
 
     def close(self) -> None:
@@ -137,16 +141,16 @@ class Session:
         step = self._cluster.by_main(self._newest)
         if step is None:
             if self._cluster.main:
-                self._cut(0)
-            state, note = interruptible(program.initial)
+                self._cut(0, evaluated=True)
+            state, note = program.initial()
             if note:
                 self._display.say(note)
             return state, 0
         saved = next(each for each in self._checkpoints.all() if each.step == step)
         state = restore(saved, program.state)
-        if self._cluster.main:
-            self._cut(saved.step)
         self._history = list(saved.metadata["history"])
+        if self._cluster.main:
+            self._cut(saved.step, evaluated=self._is_evaluated(saved.step))
         self._meter = Meter(**saved.metadata["meter"])
         self._clock.resume(saved.metadata["seconds"])
         then = saved.metadata["facts"]
@@ -159,13 +163,14 @@ class Session:
 
     def _newest(self) -> int | None:
         """The step of the newest whole checkpoint; only the main process looks for it."""
-        self._checkpoints.sweep()
         saved = newest(self._checkpoints, self._display.warn)
-        if saved is None and any(self._run.checkpoints.glob("bad-*")):
+        bad = any(self._run.checkpoints.glob("bad-*"))
+        if saved is None and (bad or self._checkpoints.mark.exists()):
+            what = "whole (see checkpoints/bad-*)" if bad else "there any more"
             raise UserError(
-                f"No checkpoint of {self._run.folder} is whole (see checkpoints/bad-*); give "
-                "another --run to start anew"
+                f"No checkpoint of {self._run.folder} is {what}; give another --run to start anew"
             )
+        self._checkpoints.sweep()
         return saved.step if saved else None
 
     def _steps(
@@ -173,7 +178,7 @@ class Session:
     ) -> State:
         resolved, recipe, last = self._resolved, self._resolved.recipe, self._resolved.steps
         evaluated = self._evaluation_steps()
-        saved = resolved.cadence(recipe.checkpoint.every) | {last}
+        saved = self._saving_steps()
         logged = resolved.cadence(recipe.log.every) | evaluated
         self._rates = program.rates(logged)
         traced = (self._cluster.main and self._profile) or (-1, -1)
@@ -247,17 +252,19 @@ class Session:
     def _not_finite(self, step: int, name: str, value: float, rate: float) -> str:
         with contextlib.suppress(UserError):
             self._checkpoints.wait()
-        good = self._checkpoints.all()
-        last = f"the last good checkpoint is {good[-1].folder}" if good else "nothing is saved yet"
         return (
             f"The {name.replace('_', ' ')} is {value} at step {step} (learning rate {rate:.4g}); "
-            f"{last}. A lower --schedule.peak, a longer --schedule.warmup or --clip_norm 1 may "
-            "help; --debug-nans finds the operation"
+            f"{self._checkpoints.said_last()}. A lower --schedule.peak, a longer --schedule.warmup "
+            "or --clip_norm 1 may help; --debug-nans finds the operation"
         )
 
     def _evaluation_steps(self) -> frozenset[int]:
         resolved = self._resolved
         return resolved.cadence(resolved.recipe.evaluate_every) | {resolved.steps}
+
+    def _saving_steps(self) -> frozenset[int]:
+        resolved = self._resolved
+        return resolved.cadence(resolved.recipe.checkpoint.every) | {resolved.steps}
 
     def _is_evaluated(self, step: int) -> bool:
         return bool(self._history) and self._history[-1]["step"] == step
@@ -302,16 +309,20 @@ class Session:
         self._bad_records.gather()
         last = step == self._resolved.steps or self._stopping is not None
         with self._clock("save"):
-            for save, needed in (
-                (self._checkpoints.wait, False),  # for the one before, not the one that is due
-                (lambda: self._checkpoints.save(state, step, self._metadata(step)), last),
-            ):
-                try:
-                    save()
-                except UserError as error:
-                    if needed:
-                        raise
-                    self._not_saved(str(error))
+            self._attempt(self._checkpoints.wait)  # for the one before, not the one that is due
+            save = partial(self._checkpoints.save, state, step, self._metadata(step))
+            save() if last else self._attempt(save)
+
+    def _attempt(self, save: Callable[[], None]) -> None:
+        """Saves; where that fails the run stops, or goes on as the recipe says."""
+        try:
+            save()
+        except UserError as error:
+            self._not_saved(str(error))
+
+    def _not_written(self, where: str, error: OSError) -> None:
+        last = self._checkpoints.said_last()
+        self._not_saved(f"Could not write to {where}: {error.strerror}; {last}")
 
     def _not_saved(self, why: str) -> None:
         if self._resolved.recipe.checkpoint.on_failure == "stop":
@@ -319,18 +330,32 @@ class Session:
         self._display.warn(f"{why}; going on, as --checkpoint.on_failure says")
 
     def _metadata(self, step: int) -> dict[str, Any]:
-        """What a checkpoint holds beside the state; a value of its own, since it is saved later."""
+        """What a checkpoint holds beside the state; a value of its own, since it is saved later.
+
+        One that a signal has asked for has no evaluation: it must not be the best of a run that
+        would not have it without the signal.
+        """
+        competes = step in self._saving_steps() and self._is_evaluated(step)
         return {
-            "evaluation": dict(self._values) if self._is_evaluated(step) else {},
+            "evaluation": dict(self._values) if competes else {},
             "history": list(self._history),
             "meter": self._meter.as_json(),
             "facts": self._facts,
-            "seconds": dict(self._clock.seconds),
+            "seconds": self._seconds(),
         }
+
+    def _seconds(self) -> dict[str, float]:
+        """Where the time went; the steps' own without what they waited for input."""
+        waited = self._runner.waited if self._runner else 0.0
+        clock = Clock(dict(self._clock.seconds))
+        clock.add("input wait", waited)
+        clock.add("step", -waited)
+        return clock.seconds
 
     def _finish(self, state: State, step: int) -> dict[str, Any]:
         if not self._evaluated and not self._evaluate_all(state):
             assert self._stopping is not None
+            self._display.warn(f"{self._stopping.name}: stopped before the result was written")
             raise Stopped(self._stopping, agreed=True)
         with self._clock("save"):
             self._checkpoints.wait()
@@ -347,7 +372,7 @@ class Session:
             self._evaluated,
             self._history,
             best.metadata["evaluation"] if best else {},
-            self._clock.seconds,
+            self._seconds(),
             self._display,
         )
 
@@ -356,11 +381,7 @@ class Session:
             try:
                 writer.write(step, values)
             except OSError as error:
-                where = error.filename or type(writer).__name__
-                self._not_saved(
-                    f"Could not write the metrics of step {step} to {where}: {error.strerror}; "
-                    f"{self._checkpoints.said_last()}"
-                )
+                self._not_written(error.filename or type(writer).__name__, error)
 
     def _trace(self, step: int, traced: tuple[int, int]) -> None:
         if step == traced[0] and step >= 0:
@@ -374,8 +395,16 @@ class Session:
                 f"traced steps {traced[0]} to {traced[1]} into {self._run.folder}/profile"
             )
 
-    def _cut(self, step: int) -> None:
-        """Forgets all that was written down for later steps than `step`."""
+    def _cut(self, step: int, evaluated: bool) -> None:
+        """Forgets what was written down for later steps, and evaluations after the checkpoint."""
+
+        def kept(at: int, names: Collection[str]) -> bool:
+            return at < step or (at == step and (evaluated or any(map(_is_learned, names))))
+
         for writer in self._writers:
-            writer.cut(step)
-        self._bad_records.cut(step)
+            writer.cut(kept)
+        self._bad_records.cut(lambda at, names: at <= step)
+
+
+def _is_learned(name: str) -> bool:
+    return name.startswith("train/")

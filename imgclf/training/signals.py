@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -83,7 +84,8 @@ class Signals:
 def interruptible(function: Callable[[], T]) -> T:
     """What `function` returns, worked out in a thread, so that a signal is answered meanwhile.
 
-    Then the thread is left behind, and the process ends without waiting for it.
+    Then the thread is left behind, and the process ends without waiting for it: what `atexit` has
+    is not called.
     """
     result: list[Any] = []
     done = threading.Event()
@@ -99,9 +101,15 @@ def interruptible(function: Callable[[], T]) -> T:
         threading.Thread(target=work, name="compile", daemon=True).start()
         done.wait()
     except Stopped as stopped:
-        atexit.register(os._exit, stopped.status)  # the first to run: XLA must not be torn down
+        atexit.register(_leave, stopped.status)  # the first to run: XLA must not be torn down
         raise
     value, error = result[0]
     if error is not None:
         raise error
     return value
+
+
+def _leave(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

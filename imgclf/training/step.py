@@ -57,7 +57,8 @@ def gradients(
     """The gradient of the mean loss over the batch, taken in `accumulate` micro-batches.
 
     Each micro-batch counts by its share of the mask, and batch statistics are carried from one to
-    the next. Micro-batch i has the rows i, i + accumulate, ..., so that no row changes device.
+    the next. Micro-batch i has the rows i, i + accumulate, ..., so that no row changes device where
+    `accumulate` divides each device's share.
     """
     differentiate = jax.value_and_grad(loss, has_aux=True)
     weight = batch["mask"].sum().astype(jnp.float32)

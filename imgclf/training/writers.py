@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ from imgclf.errors import UserError
 from imgclf.recipe.value import Log
 
 Values = dict[str, float]
+Kept = Callable[[int, Collection[str]], bool]
 
 
 class Writer(abc.ABC):
     """Takes the metrics of a step. On a resume `cut` is called first, then steps follow on."""
 
     @abc.abstractmethod
-    def cut(self, step: int) -> None:
-        """Forgets everything that was written for later steps than `step`."""
+    def cut(self, kept: "Kept") -> None:
+        """Forgets everything but what is `kept`, of a step and the names of its numbers."""
 
     @abc.abstractmethod
     def write(self, step: int, values: Values) -> None:
@@ -37,10 +38,10 @@ class JsonLines(Writer):
     """One JSON object a line: `step` and the values."""
 
     def __init__(self, file: Path):
-        self._file = _Appended(file)
+        self._file = Appended(file)
 
-    def cut(self, step: int) -> None:
-        cut_lines(self._file.path, step)
+    def cut(self, kept: Kept) -> None:
+        cut_lines(self._file.path, kept)
 
     def write(self, step: int, values: Values) -> None:
         self._file.append((json.dumps({"step": step} | values) + "\n").encode())
@@ -54,16 +55,19 @@ class TensorBoard(Writer):
 
     def __init__(self, folder: Path):
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
-        self._file = _Appended(next(iter(sorted(folder.glob(_EVENTS))), folder / name))
+        self._file = Appended(next(iter(sorted(folder.glob(_EVENTS))), folder / name))
 
-    def cut(self, step: int) -> None:
+    def cut(self, kept: Kept) -> None:
         from tensorboardX.proto.event_pb2 import Event
+
+        def is_kept(content: bytes) -> bool:
+            event = Event.FromString(content)
+            return kept(event.step, [value.tag for value in event.summary.value])
 
         for file in self._file.path.parent.glob(_EVENTS):
             records = list(_records(file.read_bytes()))
-            kept = [whole for whole, content in records if Event.FromString(content).step <= step]
             draft = file.with_name(f".{file.name}")
-            draft.write_bytes(b"".join(kept))
+            draft.write_bytes(b"".join(whole for whole, content in records if is_kept(content)))
             draft.replace(file)
 
     def write(self, step: int, values: Values) -> None:
@@ -89,7 +93,7 @@ class WandB(Writer):
             project=project, name=folder.name, id=folder.name, resume="allow", dir=str(folder)
         )
 
-    def cut(self, step: int) -> None:
+    def cut(self, kept: Kept) -> None:
         pass
 
     def write(self, step: int, values: Values) -> None:
@@ -107,7 +111,7 @@ class MLflow(Writer):
         self._mlflow.set_experiment(experiment)
         self._mlflow.start_run(run_name=folder.name)
 
-    def cut(self, step: int) -> None:
+    def cut(self, kept: Kept) -> None:
         pass
 
     def write(self, step: int, values: Values) -> None:
@@ -129,23 +133,24 @@ def make_writers(log: Log, folder: Path) -> list[Writer]:
     return writers
 
 
-def cut_lines(file: Path, step: int) -> None:
-    """Drops the JSON lines of later steps than `step`, and a last line that is not whole."""
+def cut_lines(file: Path, kept: Kept) -> None:
+    """Drops the JSON lines that are not `kept`, and a last line that is not whole."""
     if not file.exists():
         return
-    kept = []
+    lines = []
     for line in file.read_text().splitlines(keepends=True):
         try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
+            values = json.loads(line)
+            if line.endswith("\n") and kept(values["step"], values.keys()):
+                lines.append(line)
         except (ValueError, KeyError):
             continue
     draft = file.with_name(f".{file.name}")
-    draft.write_text("".join(kept))
+    draft.write_text("".join(lines))
     draft.replace(file)
 
 
-class _Appended:
+class Appended:
     """A file that grows by whole pieces. What does not fit on the disk is kept for the next time.
 
     Raises the `OSError`; the file is then as it was.

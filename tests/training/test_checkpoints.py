@@ -1,3 +1,6 @@
+import errno
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +173,31 @@ def test_a_save_that_fails_is_told_at_the_next_and_what_is_left_named(tmp_path: 
     with pytest.raises(UserError, match="Could not save checkpoint"):
         checkpoints.save(state(2), 2, metadata())
         checkpoints.wait()
+
+
+def test_an_older_checkpoint_that_cannot_be_removed_is_no_failed_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = shutil.rmtree
+
+    def denied(folder: Path, ignore_errors: bool = False) -> None:
+        if Path(folder).name == "00000001" and not ignore_errors:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder))
+        if Path(folder).name != "00000001":
+            remove(folder, ignore_errors=ignore_errors)
+
+    warned: list[str] = []
+    checkpoints = opened(tmp_path / "in", keep=1, warn=warned.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", denied)
+        for step in (1, 2, 3):
+            checkpoints.save(state(step), step, metadata())
+            checkpoints.wait()
+            assert not checkpoints.failed
+        assert steps(checkpoints) == [3] and (tmp_path / "in" / "00000001").is_dir()
+    checkpoints.close()
+    assert [folder.name for folder in (tmp_path / "in").iterdir()] == ["00000003"]
+    assert warned == []
 
 
 def test_a_checkpoint_of_another_format_says_so(tmp_path: Path) -> None:

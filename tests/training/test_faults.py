@@ -6,24 +6,20 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-import imgclf
 from imgclf import UserError
 from imgclf.commands import main
 from imgclf.training.checkpoints import Checkpoints, _digest_of, newest, verify, write_whole
-from imgclf.training.saved import load_classifier
+from imgclf.training.run import sole_trainer
 from imgclf.training.state import State
+
+from .runs import Training, lines, same_run, saved
 
 RECIPE = """
 from imgclf import Average, Checkpoint, Data, Log, Model, Recipe, Steps
@@ -44,62 +40,8 @@ recipe = Recipe(
 )
 """
 OLD = Path(__file__).parent / "old_runs" / "format1"
-LIMIT = 120
-"""Seconds after which a process that hangs is killed."""
+AGAIN = ("train", "mine.py", "--run", "run")
 Command = Callable[..., Any]
-
-
-class Training:
-    """`imgclf train mine.py` in a process of its own, which gets ahead of its reader by little.
-
-    Its lines are read one by one, from a pipe that holds 4096 bytes: then it waits.
-    """
-
-    def __init__(self, folder: Path, *words: str):
-        self._errors = folder / "stderr"
-        with self._errors.open("w") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "imgclf", "train", "mine.py", *words],
-                cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(Path(imgclf.__file__).parent.parent)},
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                bufsize=0,
-                pipesize=4096,
-            )
-        self._timer = threading.Timer(LIMIT, self.process.kill)
-        self._timer.start()
-
-    def __enter__(self) -> "Training":
-        return self
-
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._timer.cancel()
-        self.process.kill()
-        self.process.communicate()
-
-    def reach(self, start: str) -> None:
-        """Returns when a line with this start has been written."""
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline().decode():
-            if line.startswith(start):
-                return
-        pytest.fail(f"no line {start!r}; {self._errors.read_text()}")
-
-    def pause(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
-
-    def resume(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-
-    def end(self) -> tuple[int, list[str]]:
-        """The exit status and the lines on standard error."""
-        assert self.process.stdout is not None
-        self.process.stdout.read()
-        return self.process.wait(), self._errors.read_text().splitlines()
 
 
 class Disk:
@@ -162,32 +104,6 @@ def mine(tmp_path: Path) -> Path:
 def half(mine: Path, first_half: Path) -> Path:
     """A copy of the first half, beside its recipe, to be spoilt."""
     return Path(shutil.copytree(first_half, mine / "run"))
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in read]
-
-
-def weights(run: Path) -> list[np.ndarray]:
-    _, _, classifier = load_classifier(run)
-    return jax.tree.leaves((classifier.params, classifier.model_state))
-
-
-def same_run(a: Path, b: Path) -> None:
-    assert lines(a) == lines(b)
-    for x, y in zip(weights(a), weights(b), strict=True):
-        np.testing.assert_array_equal(x, y)
-    results = [json.loads((run / "result.json").read_text()) for run in (a, b)]
-    for name in ("accuracy", "steps", "metrics"):
-        assert results[0][name] == results[1][name]
-
-
-def saved(run: Path) -> list[str]:
-    """The names of the committed checkpoints, of which every file is what it was."""
-    folders = sorted(file.parent for file in (run / "checkpoints").glob("[0-9]*/manifest.json"))
-    assert [verify(folder) for folder in folders] == [""] * len(folders)
-    return [folder.name for folder in folders]
 
 
 def flip(folder: Path, rng: random.Random) -> tuple[Path, bytes]:
@@ -261,6 +177,60 @@ def test_a_run_without_a_whole_checkpoint_is_refused_again_and_again(
     assert (again.status, again.err.splitlines()) == (2, warned[3:])
 
 
+@pytest.mark.parametrize("lost", ["checkpoints", "checkpoints/*"])
+def test_a_run_whose_checkpoints_are_all_gone_is_refused_and_not_begun_anew(
+    refused: Command, half: Path, lost: str
+) -> None:
+    for folder in half.glob(lost):
+        shutil.rmtree(folder)
+    before = (half / "metrics.jsonl").read_bytes()
+    for _ in range(2):
+        assert "No checkpoint of run is there any more" in refused(*AGAIN)
+        assert (half / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_of_the_first_release_without_a_whole_checkpoint_is_not_begun_anew(
+    imgclf: Command, old: Path
+) -> None:
+    for folder in (old / "checkpoints").glob("[0-9]*"):
+        flip(folder, random.Random(1))
+    before = (old / "metrics.jsonl").read_bytes()
+    ended = imgclf("train", "tiny.py", "--run", "run")
+    assert ended.status == 2 and "No checkpoint of run is whole" in ended.err
+    assert (old / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_second_training_in_the_folder_of_a_running_one_changes_nothing_there(
+    refused: Command, half: Path
+) -> None:
+    recipe = half.parent / "mine.py"
+    recipe.write_text(recipe.read_text() + "# another one\n")
+    with sole_trainer(half):
+        before = content(half)
+        assert "Another process is training" in refused(*AGAIN, "--log.every", "2steps")
+        assert content(half) == before
+
+
+def content(run: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+
+
+def test_the_kept_recipe_is_written_again_only_if_it_has_changed(
+    imgclf: Command, half: Path
+) -> None:
+    kept, recipe = half / "recipe" / "mine.py", half.parent / "mine.py"
+    before = kept.stat()
+    ended = imgclf(*AGAIN, "--length", "40steps")
+    assert ended.status == 0 and "mine.py is another one" not in ended.out
+    after = kept.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    recipe.write_text(recipe.read_text() + "# another one\n")
+    ended = imgclf(*AGAIN, "--length", "40steps")
+    assert ended.status == 0 and "mine.py is another one" in ended.out
+    assert kept.read_bytes() == recipe.read_bytes()
+    assert [file.name for file in kept.parent.iterdir()] == ["mine.py"]
+
+
 def test_a_file_that_the_disk_does_not_give_back_is_a_rotten_one(first_half: Path) -> None:
     unreadable = Path("/proc/self/mem")  # reading its first byte is an input/output error
     if not unreadable.exists():
@@ -280,8 +250,8 @@ def test_a_disk_that_fills_in_a_save_loses_nothing_and_the_run_goes_on_later(
     imgclf: Command, mine: Path, disk: Disk, whole: Path
 ) -> None:
     disk.size("500k")
-    with Training(mine, "--run", "disk/run") as training:
-        status, said = training.end()
+    with Training(mine, run="disk/run") as training:
+        status, said, _ = training.end()
     assert status == 2 and len(said) == 1, said
     kept = saved(disk.folder / "run")
     assert kept, "no checkpoint fits: the disk is too small for this test"
@@ -303,8 +273,8 @@ def test_a_disk_that_is_full_from_the_start_on_is_said_in_one_line(
     imgclf: Command, mine: Path, disk: Disk, whole: Path, size: str
 ) -> None:
     disk.size(size)
-    with Training(mine, "--run", "disk/run") as training:
-        status, said = training.end()
+    with Training(mine, run="disk/run") as training:
+        status, said, _ = training.end()
     assert status == 2 and len(said) == 1, said
     assert said[0].startswith("imgclf: ") and "No space left on device" in said[0]
     disk.size("20m")
@@ -317,7 +287,7 @@ def test_a_run_that_may_go_on_saves_again_once_there_is_room(
     mine: Path, disk: Disk, whole: Path
 ) -> None:
     run = disk.folder / "run"
-    with Training(mine, "--run", "disk/run", "--checkpoint.on_failure", "continue") as training:
+    with Training(mine, "--checkpoint.on_failure", "continue", run="disk/run") as training:
         training.reach("step 12/")
         training.pause()
         kept = saved(run)
@@ -330,7 +300,7 @@ def test_a_run_that_may_go_on_saves_again_once_there_is_room(
         assert set(kept) <= set(saved(run))
         (disk.folder / "ballast").unlink()
         training.resume()
-        status, said = training.end()
+        status, said, _ = training.end()
     assert status == 0 and 1 <= len(said) < 60, said
     assert all(line.startswith("warning: Could not ") for line in said)
     assert all(line.endswith("; going on, as --checkpoint.on_failure says") for line in said)
@@ -344,8 +314,8 @@ def test_a_run_that_may_go_on_does_not_end_well_without_its_last_save(
     imgclf: Command, mine: Path, disk: Disk, whole: Path
 ) -> None:
     disk.size("300k")
-    with Training(mine, "--run", "disk/run", "--checkpoint.on_failure", "continue") as training:
-        status, said = training.end()
+    with Training(mine, "--checkpoint.on_failure", "continue", run="disk/run") as training:
+        status, said, _ = training.end()
     assert status == 2
     assert said[-1].startswith("imgclf: Could not save checkpoint disk/run/checkpoints/00000080")
     disk.size("20m")
@@ -365,11 +335,11 @@ def test_a_folder_that_turns_read_only_loses_nothing_and_the_run_goes_on_later(
     imgclf: Command, mine: Path, disk: Disk, whole: Path
 ) -> None:
     run = disk.folder / "run"
-    with Training(mine, "--run", "disk/run") as training:
+    with Training(mine, run="disk/run") as training:
         training.reach("step 12/")
         turn_read_only(training, run)
         kept = saved(run)
-        status, said = training.end()
+        status, said, _ = training.end()
     assert status == 2 and len(said) == 1, said
     assert said[0].startswith("imgclf: Could not ") and "Read-only file system" in said[0]
     assert saved(run) == kept
@@ -384,12 +354,12 @@ def test_a_run_that_may_go_on_saves_again_once_it_can_write(
     mine: Path, disk: Disk, whole: Path
 ) -> None:
     run = disk.folder / "run"
-    with Training(mine, "--run", "disk/run", "--checkpoint.on_failure", "continue") as training:
+    with Training(mine, "--checkpoint.on_failure", "continue", run="disk/run") as training:
         training.reach("step 12/")
         turn_read_only(training, run)
         training.reach("step 35/")
         subprocess.run(["umount", "--lazy", str(run)], check=True, timeout=60)
-        status, said = training.end()
+        status, said, _ = training.end()
     assert status == 0 and said
     assert all(line.startswith("warning: Could not ") for line in said)
     same_run(run, whole)
@@ -397,12 +367,12 @@ def test_a_run_that_may_go_on_saves_again_once_it_can_write(
 
 @pytest.mark.slow
 def test_a_signal_does_not_say_that_it_saved_where_nothing_can_be(mine: Path, disk: Disk) -> None:
-    with Training(mine, "--run", "disk/run", "--checkpoint.on_failure", "continue") as training:
+    with Training(mine, "--checkpoint.on_failure", "continue", run="disk/run") as training:
         training.reach("step 12/")
         turn_read_only(training, disk.folder / "run")
         training.reach("step 24/")
         training.process.send_signal(signal.SIGTERM)
-        status, said = training.end()
+        status, said, _ = training.end()
     assert status == 2
     assert said[-1].startswith("imgclf: Could not save checkpoint")
     assert not any("saved step" in line for line in said)
@@ -410,12 +380,12 @@ def test_a_signal_does_not_say_that_it_saved_where_nothing_can_be(mine: Path, di
 
 @pytest.mark.slow
 def test_a_lost_folder_is_reported(mine: Path) -> None:
-    with Training(mine, "--run", "run") as training:
+    with Training(mine) as training:
         training.reach("step 22/")
         training.pause()
         (mine / "run" / "checkpoints").rename(mine / "away")
         training.resume()
-        status, said = training.end()
+        status, said, _ = training.end()
     # A save that was under way may have made the folder anew.
     if status == 0:
         assert said and all(line.endswith(" is gone") for line in said), said

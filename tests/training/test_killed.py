@@ -1,24 +1,18 @@
 """A run killed by SIGKILL at random moments, again and again, and one that was left in peace."""
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
 
-import imgclf
-from imgclf.training.saved import load_classifier
-from imgclf.training.writers import _records
+from .runs import PYTHONPATH, Training, same_run
 
 RECIPE = """
 from imgclf import Average, Checkpoint, Data, Log, Model, Recipe, Steps
@@ -42,14 +36,13 @@ recipe = Recipe(
 )
 """
 SLOW = pytest.mark.slow
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(imgclf.__file__).parent.parent)}
 
 
 def start(folder: Path, run: str, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "imgclf", "train", "mine.py", "--run", run, *words],
         cwd=folder,
-        env=ENVIRONMENT | {"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]},
+        env=os.environ | PYTHONPATH,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -72,28 +65,6 @@ def kill(process: subprocess.Popen[str], lines: int, delay: float) -> bool:
     return process.wait(60) == -9
 
 
-def written(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
-
-
-def events(run: Path) -> Counter[tuple[int, str]]:
-    """How often the event files have each step and name."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    found: Counter[tuple[int, str]] = Counter()
-    for file in run.glob("events.out.tfevents.*"):
-        for _, content in _records(file.read_bytes()):
-            event = Event.FromString(content)
-            found.update((event.step, value.tag) for value in event.summary.value)
-    return found
-
-
-def saved(run: Path) -> Any:
-    _, _, classifier = load_classifier(run)
-    return classifier.params, classifier.model_state
-
-
 def ends_as_if_never_killed(
     folder: Path, recipe: str, kills: int, seed: int, changes: Sequence[Sequence[str]] = ((),)
 ) -> None:
@@ -113,19 +84,45 @@ def ends_as_if_never_killed(
     last = start(folder, "killed", *changes[-1])
     said, _ = last.communicate(timeout=300)
     assert last.returncode == 0, said
-    whole, killed = folder / "whole", folder / "killed"
-    assert written(killed) == written(whole)
-    assert events(killed) == events(whole) and set(events(killed).values()) == {1}
-    jax.tree.map(np.testing.assert_array_equal, saved(killed), saved(whole))
-    results = [json.loads((run / "result.json").read_text()) for run in (whole, killed)]
-    for name in ("accuracy", "steps", "metrics"):
-        assert results[0][name] == results[1][name]
+    same_run(folder / "whole", folder / "killed")
 
 
 def test_six_kills_of_a_streamed_run_change_nothing_whatever_its_workers(tmp_path: Path) -> None:
     recipe = RECIPE.format(resident="no", dtype="float32", steps=110)
     workers = [["--data.workers", "1"], ["--data.threads", "1"], []]
     ends_as_if_never_killed(tmp_path, recipe, kills=6, seed=1, changes=workers)
+
+
+DIES_BEFORE_A_RENAME = """
+import os, signal, sys
+from pathlib import Path
+from imgclf.commands import main
+
+replace = Path.replace
+
+def dies(draft, target):
+    if Path(target).name == "{name}":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(draft, target)
+
+Path.replace = dies
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("name", ["overrides.json", "resolved.json"])
+def test_a_kill_before_a_file_has_its_name_leaves_nothing_in_the_way(
+    imgclf: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "mine.py").write_text(RECIPE.format(resident="yes", dtype="float32", steps=2))
+    with Training(tmp_path, program=DIES_BEFORE_A_RENAME.format(name=name)) as training:
+        assert training.end()[0] == -signal.SIGKILL
+    run = tmp_path / "run"
+    (draft,) = run.glob(f".{name}.*")
+    assert draft.stat().st_size and not (run / name).exists()
+    ended = imgclf("train", "mine.py", "--run", "run", "--quiet")
+    assert ended.status == 0, ended.err
+    assert not list(run.rglob(".*.json.*")) and (run / name).is_file()
 
 
 @pytest.mark.parametrize(

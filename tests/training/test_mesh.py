@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +111,36 @@ def test_the_first_rule_that_matches_and_fits_comes_before_the_shape() -> None:
         "body": {"kernel": (None, "data")},
         "x": ("fsdp", "tensor"),
     }
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (("body/kernel", ("", "tensor")), "places nothing"),
+        (("head/kernel", ("tensor",)), "places nothing"),
+        (("head/kernel", ("", "model")), "must name data, fsdp or tensor; got 'model'"),
+        (("nowhere", ("", "model")), "must name data, fsdp or tensor; got 'model'"),
+        (("head/kernel", ("fsdp", "fsdp")), "must name fsdp once"),
+        (("head/(kernel", ("", "tensor")), "is no regular expression"),
+        (("head/kernel", ("", "tensor")), "which does not divide it"),
+    ],
+    ids=["no such path", "other dimensions", "axis", "axis, no path", "twice", "pattern", "size"],
+)
+def test_a_mistaken_rule_is_named(rule: tuple[str, tuple[str, ...]], said: str) -> None:
+    mesh: Any = jax.sharding.AbstractMesh(TENSOR, AXES)
+    leaves = {"head": {"kernel": jax.ShapeDtypeStruct((8, 7), jnp.float32)}}
+    with pytest.raises(UserError) as error:
+        state_shardings(mesh, (rule,), leaves)
+    assert said in str(error.value) and repr(rule[0]) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_rule_that_comes_too_late_is_named() -> None:
+    mesh: Any = jax.sharding.AbstractMesh(TENSOR, AXES)
+    leaves = {"kernel": jax.ShapeDtypeStruct((8, 8), jnp.float32)}
+    rules = (("ker", ("", "tensor")), ("kernel", ("tensor", "")))
+    with pytest.raises(UserError, match="The rule 'kernel' of `Mesh` places nothing"):
+        state_shardings(mesh, rules, leaves)
 
 
 def digits(sizes: Sizes, run: str) -> dict[str, Any]:
@@ -306,15 +335,24 @@ def restored(sizes: Sizes, network: str, folder: str) -> float:
     """Restores and compares; returns by how many times the state's size the memory grew."""
     made = program(sizes, network)
     (saved,) = Checkpoints(Path(folder)).all()
-    bytes_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    bytes_before = peak_bytes()
     state = jax.block_until_ready(restore(saved, made.state))
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - bytes_before
+    grown = peak_bytes() - bytes_before
     for leaf, like, expected in zip(
         *map(jax.tree.leaves, (state, made.state, filled(made))), strict=True
     ):
         assert leaf.sharding == like.sharding
         np.testing.assert_array_equal(leaf, expected)
     return grown / sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+
+
+def peak_bytes() -> int:
+    """The most memory this program has had, on Linux; `ru_maxrss` begins with its parent's."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    (line,) = [line for line in status.read_text().splitlines() if "VmHWM" in line]
+    return int(line.split()[1]) * 1024
 
 
 def many_restored(layouts: list[Sizes], network: str, folder: str) -> list[float]:

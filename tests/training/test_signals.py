@@ -4,22 +4,15 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-import jax
-import numpy as np
 import pytest
 
-import imgclf
 from imgclf.commands import main
-from imgclf.training.checkpoints import verify
-from imgclf.training.saved import load_classifier
+
+from .runs import Training, events, lines, same_run, saved
 
 RECIPE = '''
 from dataclasses import dataclass
@@ -91,71 +84,13 @@ recipe = Recipe(
     length=Steps(80),
     evaluate_every=Steps(40),
     checkpoint=Checkpoint(every=Steps(10)),
-    log=Log(every=Steps(1), tensorboard=False),
+    log=Log(every=Steps(1)),
 )
 '''
 ENDLESS = "4000"
-"""So many layers are compiled in minutes, long after `LIMIT`, and traced in seconds."""
-LIMIT = 60
-"""Seconds after which a process that hangs is killed."""
+"""So many layers are compiled in minutes, long after `runs.LIMIT`, and traced in seconds."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SLOW = pytest.mark.slow
-
-
-class Training:
-    """`imgclf train mine.py` in a process of its own, which gets ahead of its reader by little.
-
-    Its lines are read one by one, from a pipe that holds 4096 bytes: then it waits.
-    """
-
-    def __init__(self, folder: Path, *words: str, **environment: str):
-        ours = {"PYTHONPATH": str(Path(imgclf.__file__).parent.parent)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "imgclf", "train", "mine.py", "--run", "run", *words],
-            cwd=folder,
-            env=os.environ | ours | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            pipesize=4096,
-        )
-        self._timer = threading.Timer(LIMIT, self.process.kill)
-        self._timer.start()
-
-    def __enter__(self) -> "Training":
-        return self
-
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._timer.cancel()
-        self.process.kill()
-        self.process.communicate()
-
-    def reach(self, start: str) -> None:
-        """Returns when a line with this start has been written."""
-        assert self.process.stdout is not None and self.process.stderr is not None
-        while line := self.process.stdout.readline().decode():
-            if line.startswith(start):
-                return
-        pytest.fail(f"no line {start!r}; {self.process.stderr.read().decode()}")
-
-    def send(self, sent: signal.Signals) -> str:
-        """Sends a signal; the line with which it is answered at once."""
-        self.process.send_signal(sent)
-        return self.answer()
-
-    def answer(self) -> str:
-        """The next line on standard error."""
-        assert self.process.stderr is not None
-        return self.process.stderr.readline().decode().rstrip()
-
-    def end(self) -> tuple[int, list[str], str]:
-        """The exit status, the lines left on standard error, and all on standard output."""
-        assert self.process.stdout is not None and self.process.stderr is not None
-        out = self.process.stdout.read().decode()
-        said = self.process.stderr.read().decode().splitlines()
-        return self.process.wait(), said, out
 
 
 @pytest.fixture
@@ -175,32 +110,6 @@ def _whole(folder: Path, *words: str) -> Path:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that no signal comes to."""
     return _whole(tmp_path_factory.mktemp("whole"))
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in read]
-
-
-def weights(run: Path) -> list[np.ndarray]:
-    _, _, classifier = load_classifier(run)
-    return jax.tree.leaves((classifier.params, classifier.model_state))
-
-
-def same_run(a: Path, b: Path) -> None:
-    assert lines(a) == lines(b)
-    for x, y in zip(weights(a), weights(b), strict=True):
-        np.testing.assert_array_equal(x, y)
-    results = [json.loads((run / "result.json").read_text()) for run in (a, b)]
-    for name in ("accuracy", "steps", "metrics"):
-        assert results[0][name] == results[1][name]
-
-
-def saved(run: Path) -> list[str]:
-    """The names of the committed checkpoints, of which every file is what it was."""
-    folders = sorted(file.parent for file in (run / "checkpoints").glob("[0-9]*/manifest.json"))
-    assert [verify(folder) for folder in folders] == [""] * len(folders)
-    return [folder.name for folder in folders]
 
 
 def answered(sent: signal.Signals, doing: str) -> str:
@@ -228,7 +137,7 @@ def stop_in_the_steps(folder: Path, sent: signal.Signals) -> None:
 
 def stop_in_compilation(folder: Path, sent: signal.Signals) -> None:
     before = saved(folder / "run")
-    with Training(folder, JAX_ENABLE_COMPILATION_CACHE="false") as training:
+    with Training(folder, env={"JAX_ENABLE_COMPILATION_CACHE": "false"}) as training:
         training.reach("compiling the step ...")
         training.process.send_signal(sent)
         status, said, out = training.end()
@@ -335,6 +244,52 @@ def test_a_second_interrupt_leaves_at_once_while_the_prediction_compiles(mine: P
         assert first == "SIGINT: saving and leaving, again to leave at once"
         assert training.send(signal.SIGINT) == "stopped at once: nothing more was saved"
         assert training.end()[0] == 130
+
+
+DIES_AT_THE_ANNOTATION = """
+import os, signal, sys
+from imgclf.commands import main
+from imgclf.training.checkpoints import Checkpoints
+
+annotate = Checkpoints.annotate
+
+def dies(*words):
+    if {after}:
+        annotate(*words)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.annotate = dies
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("after", [False, pytest.param(True, marks=SLOW)], ids=["before", "after"])
+def test_a_kill_around_the_note_of_an_evaluation_that_was_put_off_leaves_it_there_once(
+    mine: Path, whole: Path, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = mine / "run"
+    with gate(mine) as open_gate, Training(mine) as training:
+        training.reach("evaluating")
+        training.process.send_signal(signal.SIGTERM)
+        open_gate()
+        assert training.end()[0] == 143
+    assert saved(run)[-1] == "00000040" and not evaluations(run)
+    with Training(mine, program=DIES_AT_THE_ANNOTATION.format(after=after)) as training:
+        assert training.end()[0] == -signal.SIGKILL
+    assert evaluations(run) == [40]
+    noted = json.loads((run / "checkpoints" / "00000040" / "manifest.json").read_text())["metadata"]
+    assert bool(noted["evaluation"]) == bool(noted["history"]) == after
+    monkeypatch.chdir(mine)
+    assert main(["train", "mine.py", "--run", "run", "--quiet"]) == 0
+    assert evaluations(run) == [40, 80]
+    same_run(run, whole)
+
+
+def evaluations(run: Path) -> list[int]:
+    """The steps of the evaluations that are written down, of which the event files have as many."""
+    found = [line["step"] for line in lines(run) if "test/accuracy" in line]
+    assert found == [step for step, name in events(run) if name == "test/accuracy"]
+    return found
 
 
 LARGE = ("--model.options.table", "6000000", "--length", "60steps")

@@ -1,11 +1,13 @@
 """Whole runs, through the loop: resumed, stopped, averaged, streamed, with a loss that blows up."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import imgclf
 from imgclf import Average, Checkpoint, Data, Epochs, Log, Model, Never, Recipe, Steps, UserError
 from imgclf.augmentation import Mixup, Translate
 from imgclf.data import Digits, Folder
-from imgclf.losses import Loss
+from imgclf.losses import CrossEntropy, Loss
 from imgclf.optimizers import LAMB, AdamW
 from imgclf.schedules import Constant, Cosine
 from imgclf.tasks import Classify
@@ -28,8 +30,9 @@ from imgclf.training.feed import Evaluation
 from imgclf.training.loop import Options, train
 from imgclf.training.program import Stepwise
 from imgclf.training.run import sole_trainer
-from imgclf.training.saved import load_classifier
 from imgclf.training.step import train_step
+
+from .runs import lines, same_run, weights
 
 RECIPE = Recipe(
     data=Data(Digits(), {"test": Digits("test")}, batch_size=128),
@@ -42,25 +45,6 @@ RECIPE = Recipe(
     log=Log(every=Steps(3), tensorboard=False),
 )
 QUIET = Options(quiet=True)
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in read]
-
-
-def weights(run: Path) -> list[np.ndarray]:
-    _, _, classifier = load_classifier(run)
-    return jax.tree.leaves((classifier.params, classifier.model_state))
-
-
-def same_run(a: Path, b: Path) -> None:
-    assert lines(a) == lines(b)
-    for x, y in zip(weights(a), weights(b), strict=True):
-        np.testing.assert_array_equal(x, y)
-    results = [json.loads((run / "result.json").read_text()) for run in (a, b)]
-    for name in ("accuracy", "steps", "metrics"):
-        assert results[0][name] == results[1][name]
 
 
 class KilledError(Exception):
@@ -230,6 +214,74 @@ def test_a_signal_during_the_last_evaluation_leaves_it_for_the_next_sitting(
     assert best["test/accuracy"] >= 0
 
 
+@dataclass(frozen=True)
+class Worse(Loss):
+    """What is learned is to be wrong."""
+
+    def __call__(self, outputs: Any, batch: Any) -> Any:
+        return -CrossEntropy()(outputs, batch)
+
+
+@pytest.mark.parametrize("evaluation", [1, 3], ids=["step 5", "step 15"])
+def test_what_a_signal_has_saved_is_not_the_best_of_a_run_that_would_not_have_saved_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation: int
+) -> None:
+    recipe = dataclasses.replace(
+        RECIPE,
+        model=Model(flat, dtype="float32"),
+        task=Classify(Worse()),
+        schedule=Constant(0.003),
+        best="test/loss",
+        evaluate_every=Steps(5),
+        checkpoint=Checkpoint(every=Steps(4), keep=3),
+    )
+    train(recipe, tmp_path / "whole", options=QUIET)
+    losses = [line["test/loss"] for line in lines(tmp_path / "whole") if "test/loss" in line]
+    assert losses == sorted(losses), "what is saved early would be the best"
+    batches, calls = Evaluation.batches, []
+
+    def interrupted(self: Any) -> Any:
+        calls.append(1)
+        if len(calls) == evaluation:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batches(self)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(Evaluation, "batches", interrupted)
+        train(recipe, tmp_path / "run", options=QUIET)
+    assert left.value.code == 143
+    folders = (tmp_path / "run" / "checkpoints").glob("*/manifest.json")
+    assert max(int(file.parent.name) for file in folders) == 5 * evaluation
+    train(recipe, tmp_path / "run", options=QUIET)
+    same_run(tmp_path / "whole", tmp_path / "run")
+
+
+NOTED: list[tuple[Any, Any]] = []
+"""What JAX had been told when a network was traced."""
+
+
+class Noting(nn.Module):
+    @nn.compact
+    def __call__(self, images: Any, train: bool) -> Any:
+        NOTED.append((jax.config.jax_default_matmul_precision, jax.config.jax_default_prng_impl))
+        return nn.Dense(10)(images.reshape(len(images), -1))
+
+
+@pytest.mark.parametrize("resident", ["yes", "no"])
+def test_all_is_traced_in_the_context_of_the_caller(tmp_path: Path, resident: Any) -> None:
+    recipe = dataclasses.replace(
+        RECIPE,
+        model=Model(lambda num_classes: Noting(), dtype="float32"),
+        data=dataclasses.replace(RECIPE.data, resident=resident),
+        length=Steps(2),
+    )
+    NOTED.clear()
+    with jax.default_matmul_precision("highest"), jax.default_prng_impl("rbg"):
+        train(recipe, tmp_path / "run", options=QUIET)
+    assert len(NOTED) >= 3, "the first state, the step and the prediction"
+    assert set(NOTED) == {("highest", "rbg")}
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     train(dataclasses.replace(RECIPE, length=Steps(2)), tmp_path / "run", options=QUIET)
     with (
@@ -272,20 +324,21 @@ def test_another_step_can_be_given_to_the_same_loop(tmp_path: Path) -> None:
         np.testing.assert_array_equal(x, y)
 
 
-def test_unreadable_photographs_are_replaced_masked_and_listed(tmp_path: Path) -> None:
+def photographs(root: Path, **changes: Any) -> Recipe:
+    """A recipe of sixteen and eight photographs, of which one in either part cannot be read."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
     for part, count in (("train", 8), ("val", 4)):
         for name in ("cats", "dogs"):
-            folder = tmp_path / "photos" / part / name
+            folder = root / "photos" / part / name
             folder.mkdir(parents=True)
             for i in range(count):
                 pixels = rng.integers(0, 255, (20 + i, 30, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{i}.jpg")
-        broken = tmp_path / "photos" / part / "dogs" / "2.jpg"
+        broken = root / "photos" / part / "dogs" / "2.jpg"
         broken.write_bytes(broken.read_bytes()[:200])
-    photos = tmp_path / "photos"
+    photos = root / "photos"
     recipe = Recipe(
         data=Data(
             Folder(str(photos / "train")), {"val": Folder(str(photos / "val"))}, batch_size=4
@@ -295,6 +348,11 @@ def test_unreadable_photographs_are_replaced_masked_and_listed(tmp_path: Path) -
         length=Epochs(2),
         log=Log(tensorboard=False),
     )
+    return dataclasses.replace(recipe, **changes)
+
+
+def test_unreadable_photographs_are_replaced_masked_and_listed(tmp_path: Path) -> None:
+    recipe = photographs(tmp_path)
     result = imgclf.train(recipe, tmp_path / "run", options=QUIET)
     assert result["metrics"]["last"]["val/total"] == 7
     listed = (tmp_path / "run" / "bad_records.jsonl").read_text().splitlines()
@@ -303,6 +361,55 @@ def test_unreadable_photographs_are_replaced_masked_and_listed(tmp_path: Path) -
     places = [(each["source"], each["position"], each["step"]) for each in bad]
     assert len(places) == len(set(places)) == 3  # once an epoch in training, once in evaluation
     assert [place for place in places if place[0] == "val"] == [("val", 6, 0)]
+
+
+@contextlib.contextmanager
+def without_room(file: Path, dispatches: range) -> Iterator[None]:
+    """While entered, nothing can be written to `file` during those dispatches of a run."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    count, dispatch, away = 0, Stepwise.run, file.with_name("away")
+
+    def run(*words: Any) -> Any:
+        nonlocal count
+        if count == dispatches.start:
+            file.rename(away)
+            file.symlink_to("/dev/full")
+        if count == dispatches.stop:
+            away.replace(file)
+        count += 1
+        return dispatch(*words)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stepwise, "run", run)
+        yield
+
+
+def test_a_run_that_may_go_on_lists_bad_records_when_there_is_room_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    may_go_on = Checkpoint(on_failure="continue")
+    recipe = photographs(tmp_path, length=Epochs(6), checkpoint=may_go_on)
+    imgclf.train(recipe, tmp_path / "whole", options=QUIET)
+    listed = tmp_path / "run" / "bad_records.jsonl"
+    capsys.readouterr()
+    with without_room(listed, range(5, 14)):
+        imgclf.train(recipe, tmp_path / "run", options=QUIET)
+    said = [line for line in capsys.readouterr().err.splitlines() if "No space left" in line]
+    assert said and all(f"Could not write to {listed}: " in line for line in said)
+    assert sorted(listed.read_text().splitlines()) == sorted(
+        (tmp_path / "whole" / "bad_records.jsonl").read_text().splitlines()
+    )
+    same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_run_that_may_not_go_on_stops_when_bad_records_cannot_be_listed(tmp_path: Path) -> None:
+    listed = tmp_path / "run" / "bad_records.jsonl"
+    with (
+        without_room(listed, range(5, 100)),
+        pytest.raises(UserError, match=f"Could not write to {listed}: No space left on device"),
+    ):
+        imgclf.train(photographs(tmp_path, length=Epochs(6)), tmp_path / "run", options=QUIET)
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
