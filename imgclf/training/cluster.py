@@ -217,6 +217,8 @@ class Many(Cluster):
                 if self._round == number:
                     self._meeting = max(map(int, said.values()))
                     self._agreed.set()
+            if self.main:
+                self._store.forget(f"meet/{number - 1}/")
 
     def _dead(self) -> str:
         """The number of a process that is not heard of any more; the main one listens to all.
