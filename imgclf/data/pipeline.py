@@ -349,12 +349,20 @@ def _batches(
 
 
 def _start_tracker() -> None:
-    # Python's tracker of shared memory ignores SIGINT and SIGTERM, but would die of SIGUSR1.
+    # Python's tracker of shared memory ignores SIGINT and SIGTERM, but would die of SIGUSR1. It
+    # frees what workers had made when they were stopped, and need not warn a person of that.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    warned = os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = f"{warned},{quiet}" if warned else quiet
     try:
         resource_tracker.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if warned is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = warned
 
 
 def _leave_with_the_parent(worker: int, workers: int) -> None:
