@@ -1,6 +1,5 @@
 """`python -m imgclf` is the command `imgclf`."""
 
-import os
 import sys
 
 from imgclf.commands import main
@@ -12,11 +11,10 @@ def run() -> None:
     checkpoints = sys.modules.get("imgclf.training.checkpoints")
     if getattr(checkpoints, "left_behind", False):
         from imgclf.training.cluster import place
+        from imgclf.training.signals import leave_at_once
 
         if place()[1] == 1:  # where there are others, `imgclf.training.join` parts from them
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            leave_at_once(status)
     sys.exit(status)
 
 

@@ -6,8 +6,6 @@ SHA-256 of both.
 """
 
 import contextlib
-import hashlib
-import json
 import math
 import os
 import re
@@ -25,14 +23,13 @@ import jax
 
 from imgclf.errors import UserError
 from imgclf.tasks import ModelState, Params
+from imgclf.training import manifest
 from imgclf.training.cluster import Alone, Cluster
 from imgclf.training.state import State
 
 T = TypeVar("T")
 FORMAT = 1
 """Raised whenever a checkpoint written before could not be read any more."""
-
-
 left_behind = False
 """Whether a save has failed in this program: Orbax's threads may wait for minutes at its end."""
 
@@ -137,13 +134,13 @@ class Checkpoints:
         self.wait()
         folder = self.folder / f"{step:08d}"
         with self._failing_together(folder):
-            content = _read(folder)
+            content = manifest.read(folder)
             if content is not None and self._cluster.main:
-                _write_manifest(folder, content["files"], content["metadata"] | changes)
+                manifest.write(folder, content["files"], content["metadata"] | changes)
 
     def all(self) -> list[Saved]:
         """The committed checkpoints, oldest first; of their files only the manifest is verified."""
-        read = ((folder, _read(folder)) for folder in sorted(self.folder.glob("[0-9]*")))
+        read = ((folder, manifest.read(folder)) for folder in sorted(self.folder.glob("[0-9]*")))
         return [
             Saved(int(folder.name), folder, content["metadata"])
             for folder, content in read
@@ -181,13 +178,15 @@ class Checkpoints:
                 return set()
             found = sorted(folder.rglob("*"))
             files = [file for file in found if file.is_file()]
-            listed = {str(f.relative_to(folder)): [f.stat().st_size, _kept(f)] for f in files}
+            listed = {
+                str(f.relative_to(folder)): [f.stat().st_size, manifest.settled(f)] for f in files
+            }
             for each in (*filter(Path.is_dir, found), folder, self.folder):
-                _sync(each)
-            _write_manifest(folder, listed, {"format": FORMAT, "step": step} | metadata)
+                manifest.sync(each)
+            manifest.write(folder, listed, {"format": FORMAT, "step": step} | metadata)
             with contextlib.suppress(OSError):  # the next one will leave it
                 self.mark.touch()
-            if wrong := verify(folder):
+            if wrong := manifest.verify(folder):
                 (folder / "manifest.json").unlink()
                 raise OSError(f"what was written cannot be read back: {wrong}")
             gone = self._known - {each.step for each in self.all()}
@@ -300,23 +299,6 @@ def _load(saved: Saved, like: dict[str, Any]) -> dict[str, Any]:
     return orbax.load_checkpointables(saved.folder.absolute(), like)
 
 
-def verify(folder: Path) -> str:
-    """What is wrong with the files of a committed checkpoint, or "" if nothing is."""
-    content = _read(folder)
-    if content is None:
-        return "manifest.json is damaged"
-    for name, (size, digest) in content["files"].items():
-        file = folder / name
-        try:
-            if not file.is_file():
-                return f"{name} is missing"
-            if file.stat().st_size != size or _digest(file) != digest:
-                return f"{name} is damaged"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-    return ""
-
-
 def newest(
     checkpoints: Checkpoints, warn: Callable[[str], None], *, move: bool = True
 ) -> Saved | None:
@@ -324,7 +306,7 @@ def newest(
     for folder in sorted(checkpoints.folder.glob("[0-9]*"), reverse=True):
         if not (folder.name.isdigit() and (folder / "manifest.json").exists()):
             continue
-        wrong, content = verify(folder), _read(folder)
+        wrong, content = manifest.verify(folder), manifest.read(folder)
         if not wrong and content is not None:
             return Saved(int(folder.name), folder, content["metadata"])
         warn(f"checkpoint {folder} is not used: {wrong}")
@@ -364,74 +346,12 @@ def _in_background(function: Callable[..., T], *words: Any) -> Future[T]:
     return future
 
 
-def write_whole(file: Path, content: Any) -> None:
-    """Writes JSON so that the file is there whole or not at all."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with draft.open("w") as out:
-            out.write(_text(content))
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(file)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(file)) from error
-    _sync(file.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Returns when a power cut does not take away the names in a folder any more."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def _text(content: Any) -> str:
-    return json.dumps(content, indent=1) + "\n"
-
-
-def _write_manifest(folder: Path, files: dict[str, Any], metadata: dict[str, Any]) -> None:
-    content = {"files": files, "metadata": metadata}
-    write_whole(folder / "manifest.json", {"sha256": _digest_of(content)} | content)
-
-
-def _read(folder: Path) -> dict[str, Any] | None:
-    """The content of a manifest, or None where there is none that is whole."""
-    try:
-        text = (folder / "manifest.json").read_text()
-        content = json.loads(text)
-        if text != _text(content):  # a flipped bit may leave a number what it was: 1e-05, 1E-05
-            return None
-        digest = content.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-    return content if digest == _digest_of(content) else None
-
-
 def _plain(error: Exception) -> str:
     """What went wrong, without what libraries put around it."""
     line = str(error).split("\n")[0] or type(error).__name__
     if found := re.search(r"([^:]+) \[os_error_code=", line):  # TensorStore's
         return found[1].strip()
     return re.sub(r"^\[Errno \d+\] ", "", line)[:200]
-
-
-def _digest_of(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _kept(file: Path) -> str:
-    """The SHA-256 of a file that a power cut will not take away any more."""
-    with file.open("rb") as content:
-        os.fsync(content.fileno())
-    return _digest(file)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _leaves(tree: Any) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import abc
 import contextlib
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any, final
 import jax
 
 from imgclf.errors import UserError
+from imgclf.training.signals import leave_at_once
 
 GONE = 75
 """Exit status of a process that leaves because another one is gone: the same command goes on."""
@@ -245,10 +245,8 @@ class Many(Cluster):
                 f"process {index} of {self.count} {why}; {self.last_good()}; the same commands go "
                 "on from there"
             )
-            sys.stdout.flush()
-            sys.stderr.flush()
         finally:
-            os._exit(GONE)
+            leave_at_once(GONE)
 
 
 broken = 0

@@ -5,9 +5,9 @@ from typing import Any
 
 from imgclf.evaluation.report import class_table, plot_confusion, plot_curves, say
 from imgclf.recipe.resolution import Resolved
-from imgclf.training.checkpoints import write_whole
 from imgclf.training.display import Display
 from imgclf.training.evaluate import Evaluated
+from imgclf.training.manifest import write_whole
 from imgclf.training.run import Run
 
 SHOWN_CLASSES = 20

@@ -25,6 +25,7 @@ import jax
 from imgclf.errors import UserError
 from imgclf.training import cluster
 from imgclf.training.cluster import GONE, Store
+from imgclf.training.signals import leave_at_once
 
 _JOIN, _HEARTBEAT, _LINGER = 300, 3600, 120
 """Seconds. JAX looks for dead processes, too, and aborts with a C++ stack: later than we do."""
@@ -157,9 +158,7 @@ def _await_free(port: int) -> None:
 
 def _part() -> None:
     if cluster.broken:  # JAX would wait for the others, who are leaving, too
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(cluster.broken)
+        leave_at_once(cluster.broken)
     jax.distributed.shutdown()
     if _coordinator is not None and _coordinator.stdin is not None:
         _coordinator.stdin.write("done\n")

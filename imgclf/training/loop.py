@@ -22,9 +22,10 @@ from imgclf.recipe.files import folder as shipped
 from imgclf.recipe.resolution import Resolved, resolve
 from imgclf.recipe.value import Recipe
 from imgclf.training.backend import library_logs, use_compilation_cache
-from imgclf.training.checkpoints import Checkpoints, write_whole
+from imgclf.training.checkpoints import Checkpoints
 from imgclf.training.cluster import DEAD_AFTER, Cluster, place, together
 from imgclf.training.display import Display
+from imgclf.training.manifest import write_whole
 from imgclf.training.program import Step
 from imgclf.training.run import Run, new_folder, opened_to_train
 from imgclf.training.session import Session

@@ -13,7 +13,7 @@ from pathlib import Path
 from imgclf.errors import UserError
 from imgclf.recipe.description import at_default, describe, differences, may_change
 from imgclf.recipe.files import LoadedRecipe, load_file
-from imgclf.training.checkpoints import write_whole
+from imgclf.training.manifest import write_whole
 
 
 @dataclass(frozen=True)

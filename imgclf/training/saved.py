@@ -30,10 +30,10 @@ from imgclf.training.checkpoints import (
     newest,
     restore_evaluated,
     score,
-    verify,
 )
 from imgclf.training.evaluate import Evaluated, Predictor
 from imgclf.training.feed import Evaluation
+from imgclf.training.manifest import verify
 from imgclf.training.mesh import batch_sharding, make_mesh, replicated
 from imgclf.training.program import quick_compilation
 from imgclf.training.run import Run, check_writable, open_to_read

@@ -78,6 +78,7 @@ class Session:
             warn=display.warn,
         )
         cluster.wishes += [lambda: signals.received is not None, lambda: self._checkpoints.failed]
+        self._saving_steps = resolved.cadence(recipe.checkpoint.every) | {resolved.steps}
         self._writers = make_writers(recipe.log, run.folder) if cluster.main else []
         self._meter = Meter()
         self._history: list[dict[str, Any]] = []
@@ -178,7 +179,7 @@ class Session:
     ) -> State:
         resolved, recipe, last = self._resolved, self._resolved.recipe, self._resolved.steps
         evaluated = self._evaluation_steps()
-        saved = self._saving_steps()
+        saved = self._saving_steps
         logged = resolved.cadence(recipe.log.every) | evaluated
         self._rates = program.rates(logged)
         traced = (self._cluster.main and self._profile) or (-1, -1)
@@ -262,10 +263,6 @@ class Session:
         resolved = self._resolved
         return resolved.cadence(resolved.recipe.evaluate_every) | {resolved.steps}
 
-    def _saving_steps(self) -> frozenset[int]:
-        resolved = self._resolved
-        return resolved.cadence(resolved.recipe.checkpoint.every) | {resolved.steps}
-
     def _is_evaluated(self, step: int) -> bool:
         return bool(self._history) and self._history[-1]["step"] == step
 
@@ -335,7 +332,7 @@ class Session:
         One that a signal has asked for has no evaluation: it must not be the best of a run that
         would not have it without the signal.
         """
-        competes = step in self._saving_steps() and self._is_evaluated(step)
+        competes = step in self._saving_steps and self._is_evaluated(step)
         return {
             "evaluation": dict(self._values) if competes else {},
             "history": list(self._history),

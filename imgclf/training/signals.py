@@ -101,7 +101,9 @@ def interruptible(function: Callable[[], T]) -> T:
         threading.Thread(target=work, name="compile", daemon=True).start()
         done.wait()
     except Stopped as stopped:
-        atexit.register(_leave, stopped.status)  # the first to run: XLA must not be torn down
+        atexit.register(
+            leave_at_once, stopped.status
+        )  # the first to run: XLA must not be torn down
         raise
     value, error = result[0]
     if error is not None:
@@ -109,7 +111,10 @@ def interruptible(function: Callable[[], T]) -> T:
     return value
 
 
-def _leave(status: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+def leave_at_once(status: int) -> None:
+    """Ends the process: what was written is shown, and nothing else is done or waited for."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)

@@ -22,7 +22,7 @@ class Writer(abc.ABC):
     """Takes the metrics of a step. On a resume `cut` is called first, then steps follow on."""
 
     @abc.abstractmethod
-    def cut(self, kept: "Kept") -> None:
+    def cut(self, kept: Kept) -> None:
         """Forgets everything but what is `kept`, of a step and the names of its numbers."""
 
     @abc.abstractmethod

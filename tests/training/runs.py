@@ -18,7 +18,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 import imgclf
-from imgclf.training.checkpoints import verify
+from imgclf.training.manifest import verify
 from imgclf.training.saved import load_classifier
 from imgclf.training.writers import _records
 

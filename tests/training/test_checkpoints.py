@@ -17,8 +17,8 @@ from imgclf.training.checkpoints import (
     restore,
     restore_evaluated,
     score,
-    verify,
 )
+from imgclf.training.manifest import verify
 from imgclf.training.state import State
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from imgclf import UserError
 from imgclf.commands import main
-from imgclf.training.checkpoints import Checkpoints, _digest_of, newest, verify, write_whole
+from imgclf.training.checkpoints import Checkpoints, newest
+from imgclf.training.manifest import digest_of, verify, write_whole
 from imgclf.training.run import sole_trainer
 from imgclf.training.state import State
 
@@ -454,7 +455,7 @@ def test_a_checkpoint_of_another_format_is_left_alone_and_both_formats_are_named
     content = json.loads(manifest.read_text())
     del content["sha256"]
     content["metadata"]["format"] = 99
-    write_whole(manifest, {"sha256": _digest_of(content)} | content)
+    write_whole(manifest, {"sha256": digest_of(content)} | content)
     before = {
         file: file.read_bytes() for file in (old / "checkpoints").rglob("*") if file.is_file()
     }
