@@ -14,6 +14,7 @@ VERBS = {
     "predict": "RUN IMAGE ... [--json]                 classes and probabilities of images",
     "recipes": "                                       the shipped recipes",
     "models": "[NAME] [--filter PATTERN]               the networks, or the layers of one",
+    "data": "prepare|check|show SOURCE ...              write, check, look at a data set",
     "show": "RECIPE [--field VALUE ...]                what a recipe comes to, without training",
 }
 
