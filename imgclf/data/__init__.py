@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imgclf.data.arrays import Arrays as Arrays
+    from imgclf.data.check import Finding as Finding
+    from imgclf.data.check import findings as findings
+    from imgclf.data.check import leaks as leaks
     from imgclf.data.cifar import Cifar as Cifar
     from imgclf.data.decode import BadImage as BadImage
     from imgclf.data.digits import Digits as Digits
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from imgclf.data.geometry import RandomResizedCrop as RandomResizedCrop
     from imgclf.data.geometry import Squash as Squash
     from imgclf.data.guess import Guess as Guess
+    from imgclf.data.measured import Measured as Measured
+    from imgclf.data.measured import measure as measure
     from imgclf.data.order import Order as Order
     from imgclf.data.pipeline import Problem as Problem
     from imgclf.data.pipeline import decode_all as decode_all
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "arrays": ("Arrays",),
+    "check": ("Finding", "findings", "leaks"),
     "cifar": ("Cifar",),
     "decode": ("BadImage",),
     "digits": ("Digits",),
@@ -46,6 +52,7 @@ _NAMES = {
     "folder": ("Folder",),
     "geometry": ("Central", "Geometry", "RandomResizedCrop", "Squash"),
     "guess": ("Guess",),
+    "measured": ("Measured", "measure"),
     "order": ("Order",),
     "pipeline": ("Problem", "decode_all", "evaluation_batches", "train_batches"),
     "records": ("Records",),

@@ -1,0 +1,67 @@
+"""What format the bytes of an image file have, and whether the file ends before its image does."""
+
+_STARTS = {
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "BMP": (b"BM",),
+    "PPM": (b"P4", b"P5", b"P6"),
+}
+_ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "PPM": (".ppm", ".pgm", ".pbm"),
+}
+_NAMED = {ending: name for name, endings in _ENDINGS.items() for ending in endings}
+FORMATS = ("", *_ENDINGS)
+"""All that are known, after the one that is none."""
+
+
+def format_of(encoded: bytes) -> str:
+    """The format by content: "JPEG", "PNG", "WEBP", ...; "" for none that is known.
+
+    >>> format_of(b"GIF89a...")
+    'GIF'
+    """
+    if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
+        return "WEBP"
+    return next((name for name, starts in _STARTS.items() if encoded.startswith(starts)), "")
+
+
+def format_named(name: str) -> str:
+    """The format that the ending of a file's name stands for; "" for none, or one not known.
+
+    >>> format_named("n01440764/tench.JPEG"), format_named("train/17")
+    ('JPEG', '')
+    """
+    _, dot, ending = name.rpartition(".")
+    return _NAMED.get(dot + ending.lower(), "")
+
+
+def is_cut(encoded: bytes) -> bool:
+    """Whether a file lacks its end, by the marks and lengths that its format puts there.
+
+    Decoders differ here: libjpeg fills the rest with grey, Pillow refuses most of what is cut but
+    takes a PNG without its last block. Of a TIFF only a table beyond the end is seen.
+    """
+    kind, size = format_of(encoded), len(encoded)
+    if kind == "JPEG":  # a preview inside has an end of its own, before the last scan
+        end = encoded.rfind(b"\xff\xd9")
+        return end < max(0, encoded.rfind(b"\xff\xda"))
+    if kind == "PNG":
+        end = encoded.rfind(b"IEND")
+        return end < 0 or end + 8 > size  # a checksum follows
+    if kind == "WEBP":
+        return int.from_bytes(encoded[4:8], "little") + 8 > size
+    if kind == "GIF":
+        return not encoded.rstrip(b"\0").endswith(b";")
+    if kind == "BMP":
+        return int.from_bytes(encoded[2:6], "little") > size
+    if kind == "TIFF" and encoded[:4] in (b"II*\0", b"MM\0*"):
+        return int.from_bytes(encoded[4:8], "little" if encoded[:1] == b"I" else "big") > size
+    return False
