@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imgclf.commands.words import no_more, split, wants_help
+from imgclf.data.guess import KINDS
 from imgclf.errors import UserError
 from imgclf.recipe import files
 
@@ -13,7 +14,7 @@ imgclf evaluate RUN [options]
 imgclf evaluate RECIPE --model.weights FILE [--field VALUE ...]"""
 OPTIONS = {
     "--data PATH": "evaluate on what lies there instead of the recipe's own sources (a run)",
-    "--kind KIND": "what lies there: folder, cifar, arrays, tfds or records",
+    "--kind KIND": f"what lies there: {', '.join(KINDS)}",
     "--checkpoint WHICH": "last, best or a step (a run)",
     "--json": "print numbers as JSON",
 }

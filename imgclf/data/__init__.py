@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from imgclf.data.geometry import RandomResizedCrop as RandomResizedCrop
     from imgclf.data.geometry import Squash as Squash
     from imgclf.data.guess import Guess as Guess
+    from imgclf.data.idx import Idx as Idx
     from imgclf.data.measured import Measured as Measured
     from imgclf.data.measured import measure as measure
     from imgclf.data.order import Order as Order
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from imgclf.data.source import located as located
     from imgclf.data.splits import Split as Split
     from imgclf.data.synthetic import Synthetic as Synthetic
+    from imgclf.data.table import Table as Table
     from imgclf.data.tfds import TFDS as TFDS
 
 _NAMES = {
@@ -52,6 +54,7 @@ _NAMES = {
     "folder": ("Folder",),
     "geometry": ("Central", "Geometry", "RandomResizedCrop", "Squash"),
     "guess": ("Guess",),
+    "idx": ("Idx",),
     "measured": ("Measured", "measure"),
     "order": ("Order",),
     "pipeline": ("Problem", "decode_all", "evaluation_batches", "train_batches"),
@@ -59,6 +62,7 @@ _NAMES = {
     "source": ("Source", "checked_labels", "fixed_shape", "located"),
     "splits": ("Split",),
     "synthetic": ("Synthetic",),
+    "table": ("Table",),
     "tfds": ("TFDS",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

@@ -10,6 +10,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 
+from imgclf.data.names import counted
 from imgclf.data.source import Source, check_classes, check_labels, numbered
 from imgclf.errors import UserError, unknown
 
@@ -45,8 +46,7 @@ class Arrays(Source):
         return self._contents.labels
 
     def ids(self) -> Sequence[str]:
-        stem = Path(self.path).stem
-        return [f"{stem}/{i}" for i in range(len(self))]
+        return counted(f"{Path(self.path).stem}/", len(self))
 
     def read(self, i: int) -> np.ndarray:
         return self._contents.images[i]

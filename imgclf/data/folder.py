@@ -1,13 +1,18 @@
 """Class folders: one folder for each class, the images of the class in it."""
 
+import itertools
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 
+from imgclf.data.index import Index, indexed
+from imgclf.data.index_cache import Arrays
+from imgclf.data.names import Names
 from imgclf.data.source import Source, carried, check_classes
 from imgclf.errors import UserError, nearest
 
@@ -17,17 +22,17 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 SPLITS = ("train", "val", "valid", "validation", "test")
 """Folders that hold class folders and are none themselves."""
 
-
-class _Index(NamedTuple):
-    classes: tuple[str, ...]
-    files: list[str]
-    labels: np.ndarray
+_SETTLED = 2_000_000_000  # ns; a folder changed more lately may change again with the same time
+_NEVER = -1
 
 
 @final
 @dataclass(frozen=True)
 class Folder(Source):
-    """The images below `path/CLASS/`, at any depth; hidden files and other types are left out."""
+    """The images below `path/CLASS/`, at any depth; hidden files and other types are left out.
+
+    The index of a large one is kept: opening it again looks at the time of each folder alone.
+    """
 
     path: str
     """The folder that holds the class folders."""
@@ -37,7 +42,7 @@ class Folder(Source):
     """What to type where the data are missing, for public data."""
 
     def __len__(self) -> int:
-        return len(self._index.files)
+        return len(self._index.names)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -47,18 +52,23 @@ class Folder(Source):
         return self._index.labels
 
     def ids(self) -> Sequence[str]:
-        return self._index.files
+        return self._index.names
 
     def read(self, i: int) -> bytes:
-        return (Path(self.path).expanduser() / self._index.files[i]).read_bytes()
+        return (Path(self.path).expanduser() / self._index.names[i]).read_bytes()
 
     @carried
-    def _index(self) -> _Index:
-        root = Path(self.path).expanduser()
+    def _index(self) -> Index:
+        root = Path(self.path).expanduser().absolute()
         if not root.is_dir():
             what = "is a file" if root.exists() else "does not exist"
             hint = f"; to get the data: {self.to_get}" if self.to_get else ""
             raise UserError(f"The `path` of `Folder` must be a folder; {root} {what}{hint}")
+        what = "\n".join((f"Folder {root}", *self.class_names))
+        return indexed(what, "", lambda: self._found(root), _unchanged, _settled)
+
+    def _found(self, root: Path) -> tuple[Index, Arrays]:
+        times = {str(root): os.stat(root).st_mtime_ns}  # before looking: what comes then is noticed
         found = _class_folders(root)
         if not found:
             raise UserError(
@@ -81,13 +91,45 @@ class Folder(Source):
                     f"The folders of {root} must be among the {len(classes)} classes of the "
                     f"training data; got {name!r}{hint}"
                 )
-        files: list[str] = []
-        labels: list[int] = []
-        for label, name in enumerate(classes):
-            images = _images(root, name) if name in found else []
-            files += images
-            labels += [label] * len(images)
-        return _Index(classes, files, np.array(labels, np.int32))
+        counts = np.zeros(len(classes), np.int64)
+        among = set(found)
+
+        def images() -> Iterable[list[str]]:
+            for label, name in enumerate(classes):
+                files = _images(root, name, times) if name in among else []
+                counts[label] = len(files)
+                yield files
+
+        names = Names.of(itertools.chain.from_iterable(images()))
+        labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
+        return Index(classes, names, labels), _folders_in(times)
+
+
+def _folders_in(times: dict[str, int]) -> Arrays:
+    folders = Names.of(times)
+    return {
+        "folders": folders.buffer,
+        "folder_offsets": folders.offsets,
+        "times": np.fromiter(times.values(), np.int64, len(times)),
+    }
+
+
+def _unchanged(kept: Arrays) -> bool:
+    """Whether no folder has changed: a file that comes or goes changes the time of its folder."""
+    if not kept.keys() >= {"folders", "folder_offsets", "times"}:
+        return False
+    folders = Names(np.asarray(kept["folders"]), kept["folder_offsets"])
+    try:
+        return all(
+            os.stat(folder).st_mtime_ns == then
+            for folder, then in zip(folders, kept["times"].tolist(), strict=True)
+        )
+    except OSError:
+        return False
+
+
+def _settled(made: Arrays) -> bool:
+    return bool(made["times"].max() < time.time_ns() - _SETTLED)
 
 
 def _class_folders(root: Path) -> list[str]:
@@ -100,20 +142,47 @@ def _class_folders(root: Path) -> list[str]:
         ) from None
 
 
-def _images(root: Path, class_name: str) -> list[str]:
-    images = []
-    top = str(root / class_name)
-    for folder, inner, names in os.walk(top, followlinks=True):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        below = class_name + folder[len(top) :].replace(os.sep, "/")
-        images += [
-            f"{below}/{name}"
-            for name in names
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
+def _images(root: Path, class_name: str, times: dict[str, int]) -> list[str]:
+    images: list[str] = []
+    _walk(str(root / class_name), class_name, (), images, times)
     if not images:
         raise UserError(
             f"Every class folder must hold an image ({', '.join(e[1:] for e in EXTENSIONS)}); "
-            f"{top} holds none"
+            f"{root / class_name} holds none"
         )
     return sorted(images)
+
+
+def _walk(folder: str, below: str, above: tuple, images: list[str], times: dict[str, int]) -> None:
+    """Adds the images in `folder`, called `below`, and the time of every folder there.
+
+    `above`: which folders it lies in; a link back to one of them is not followed.
+    """
+    try:
+        status = os.stat(folder)
+        this = status.st_dev, status.st_ino
+        if this in above:
+            return
+        times[folder] = status.st_mtime_ns
+        with os.scandir(folder) as entries:
+            inner = []
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    inner.append(name)
+                elif name.lower().endswith(EXTENSIONS):
+                    images.append(f"{below}/{name}")
+    except OSError:  # as if it were empty, but to be looked at again
+        times[folder] = _NEVER
+        return
+    for name in inner:
+        _walk(f"{folder}/{name}", f"{below}/{name}", (*above, this), images, times)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

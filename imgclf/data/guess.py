@@ -9,14 +9,23 @@ from typing import NamedTuple, final
 
 from imgclf.data.arrays import Arrays
 from imgclf.data.cifar import Cifar
-from imgclf.data.folder import EXTENSIONS, SPLITS, Folder
+from imgclf.data.folder import EXTENSIONS, Folder
+from imgclf.data.guess_tables import (
+    HELD_OUT,
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    has_table,
+    table_sources,
+    tables,
+)
+from imgclf.data.idx import FILE, Idx
 from imgclf.data.records import Records
+from imgclf.data.rows import columns
 from imgclf.data.source import Source
 from imgclf.data.splits import Split
+from imgclf.data.table import Table
 from imgclf.data.tfds import TFDS, newest_version
 from imgclf.errors import UserError, unknown
-
-_HELD_OUT = SPLITS[1:]  # what the part for evaluation may be called; the first found is taken
 
 
 @final
@@ -39,16 +48,20 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
     |---|---|
     | `train/` and `val/`, `valid/`, `validation/` or `test/`, with class folders | two `Folder`s |
     | class folders | a `Folder`, split |
+    | `*.csv`, `*.tsv`, `*.jsonl` or `*.parquet` with columns of paths and labels | `Table` |
     | `data_batch_*.bin` or `train.bin` | `Cifar` |
+    | `train-images-idx3-ubyte`, also `.gz` | `Idx` |
     | `*.npz`: `train.npz` and one of the names above, or a single file | `Arrays` |
     | `dataset_info.json`, here or in a version's folder | `TFDS` |
     | `*.array_record*` files | `Records`, split |
 
+    A table has a usual name for each column (`path`, `file`, `filename`, `file_name` or `image`;
+    `label`, `class` or `target`). What is held out is a column `split`, or a table of its own.
     Where nothing is held out, a fifth is, by class in proportion and chosen by `seed`.
 
     Args:
         path: where the data lie.
-        kind: one of "folder", "cifar", "arrays", "tfds" and "records", where it is known already.
+        kind: one of `KINDS`, where it is known already.
         seed: chooses the examples held out, where a split must be made.
 
     Raises:
@@ -56,7 +69,7 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
     """
     root, found = _recognised(path, kind)
     train, evaluate = found.sources(root)
-    what = found.said
+    what = _said(found, train)
     if evaluate:
         name, held_out = evaluate
         other = name
@@ -74,15 +87,21 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
 def whole(path: str, kind: str = "", classes: tuple[str, ...] = ()) -> tuple[Source, str]:
     """All that lies at `path` as one source to evaluate on, and a line that says what it is.
 
-    Where a part is held out there already, that part alone is taken. Class folders take their
-    places among `classes`, where these are given. Raises as `guess` does.
+    Where a part is held out there already, that part alone is taken. Class folders and the labels
+    of tables take their places among `classes`, where these are given. Raises as `guess` does.
     """
     root, found = _recognised(path, kind)
     train, evaluate = found.sources(root)
     name, source = evaluate or ("all", train)
-    if classes and isinstance(source, Folder):
+    if classes and isinstance(source, Folder | Table):
         source = dataclasses.replace(source, class_names=classes)
-    return source, f"{root.resolve().name}: {found.said} ({name}, {len(source):,} images)"
+    return source, f"{root.resolve().name}: {_said(found, source)} ({name}, {len(source):,} images)"
+
+
+def _said(found: "_Kind", source: Source) -> str:
+    if not isinstance(source, Table):
+        return found.said
+    return f"the table {Path(source.path).name}, columns {source.image!r} and {source.label!r}"
 
 
 def _recognised(path: str, kind: str) -> tuple[Path, "_Kind"]:
@@ -92,33 +111,64 @@ def _recognised(path: str, kind: str) -> tuple[Path, "_Kind"]:
     if not root.exists():
         raise UserError(f"The path of the data must exist; there is nothing at {root}")
     kinds = [kind] if kind else [name for name, each in _KINDS.items() if each.lies_at(root)]
-    if len(kinds) != 1:
-        found = f"more than one: {', '.join(kinds)} (name the kind)" if kinds else "none of them"
+    if len(kinds) > 1:
+        takes = ", ".join(f"--kind {name} for {_KINDS[name].said}" for name in kinds)
+        raise UserError(f"{root} holds more than one: {', '.join(kinds)} (name the kind): {takes}")
+    if not kinds:
+        wanted = [each.wanted or each.said for each in _KINDS.values()]
         raise UserError(
-            f"{root} must hold class folders with images, CIFAR's binary files, an .npz file, a "
-            f"TFDS data set or *.array_record* files; it holds {found}"
+            f"{root} must hold {', '.join(wanted[:-1])} or {wanted[-1]}; it holds "
+            f"{_nothing_known(root)}"
         )
     return root, _KINDS[kinds[0]]
 
 
-_Sources = tuple[Source, tuple[str, Source] | None]
+def _nothing_known(root: Path) -> str:
+    for file in tables(root):
+        return (
+            f"a table, {file.name}, with the columns {', '.join(columns(file))}: one must be "
+            f"called {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, and one "
+            f"{', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}"
+        )
+    names = os.listdir(root) if root.is_dir() else [root.name]
+    if any(name.lower().endswith(EXTENSIONS) for name in names):
+        return (
+            "images that nothing says the classes of (put them into a folder for each class, or "
+            "a table labels.csv beside them, with the columns path and label)"
+        )
+    return "none of them"
+
+
+_Sources = tuple[Source, tuple[str, Source] | None]  # for training, and held out under a name
 
 
 class _Kind(NamedTuple):
     said: str
     lies_at: Callable[[Path], bool]
     sources: Callable[[Path], _Sources]
+    wanted: str = ""  # what it is in a list of what may be there, if another word is better
 
 
 def _has_folder(root: Path) -> bool:
     """Whether there is an image in a folder of a folder, at any depth."""
     if not root.is_dir():
         return False
-    below = (top for top in root.iterdir() if top.is_dir() and not top.name.startswith("."))
+    if not any(map(_has_image, _inner(root))):
+        return False
+    # The images of a table may lie in a folder, or in one for each split.
+    classes = _inner(root / "train" if (root / "train").is_dir() else root)
+    return not has_table(root) or sum(map(_has_image, classes)) > 1
+
+
+def _inner(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [Path(e.path) for e in entries if not e.name.startswith(".") and e.is_dir()]
+
+
+def _has_image(folder: Path) -> bool:
     return any(
         name.lower().endswith(EXTENSIONS)
-        for top in below
-        for _, _, names in os.walk(top, followlinks=True)
+        for _, _, names in os.walk(folder, followlinks=True)
         for name in names
     )
 
@@ -127,7 +177,7 @@ def _folders(root: Path) -> _Sources:
     if not (root / "train").is_dir():
         return Folder(str(root)), None
     train = Folder(str(root / "train"))
-    for name in _HELD_OUT:
+    for name in HELD_OUT:
         if (root / name).is_dir():
             return train, (name, Folder(str(root / name), class_names=train.classes))
     return train, None
@@ -143,6 +193,16 @@ def _cifar(root: Path) -> _Sources:
     return train, ("test", test) if has_test else None
 
 
+def _has_idx(root: Path) -> bool:
+    return any(FILE.fullmatch(file.name) for file in root.glob("*-ubyte*"))
+
+
+def _idx(root: Path) -> _Sources:
+    names = [match for file in root.glob("*-ubyte*") if (match := FILE.fullmatch(file.name))]
+    has_test = any(match["split"] != "train" for match in names)
+    return Idx("train", str(root)), ("test", Idx("test", str(root))) if has_test else None
+
+
 def _has_arrays(root: Path) -> bool:
     return root.suffix == ".npz" or any(root.glob("*.npz"))
 
@@ -153,12 +213,12 @@ def _arrays(root: Path) -> _Sources:
     files = sorted(root.glob("*.npz"))
     if len(files) == 1:
         return Arrays(str(files[0])), None
-    for name in _HELD_OUT:
+    for name in HELD_OUT:
         if (root / "train.npz").is_file() and (root / f"{name}.npz").is_file():
             return Arrays(str(root / "train.npz")), (name, Arrays(str(root / f"{name}.npz")))
     raise UserError(
         f"{root} must hold a single .npz file, or train.npz and one of "
-        f"{', '.join(f'{name}.npz' for name in _HELD_OUT)}; got "
+        f"{', '.join(f'{name}.npz' for name in HELD_OUT)}; got "
         f"{', '.join(file.name for file in files) or 'none'}"
     )
 
@@ -169,7 +229,7 @@ def _has_tfds(root: Path) -> bool:
 
 def _tfds(root: Path) -> _Sources:
     train = TFDS(str(root))
-    for name in _HELD_OUT:
+    for name in HELD_OUT:
         if name in train.splits:
             return train, (name, TFDS(str(root), name))
     return train, None
@@ -186,9 +246,14 @@ def _records(root: Path) -> _Sources:
 
 
 _KINDS = {
-    "folder": _Kind("class folders", _has_folder, _folders),
+    "folder": _Kind("class folders", _has_folder, _folders, "class folders with images"),
+    "table": _Kind("a table", has_table, table_sources, "a table of paths and labels"),
     "cifar": _Kind("CIFAR's binary files", _has_cifar, _cifar),
-    "arrays": _Kind("arrays", _has_arrays, _arrays),
+    "idx": _Kind("IDX files", _has_idx, _idx, "MNIST's IDX files"),
+    "arrays": _Kind("arrays", _has_arrays, _arrays, "an .npz file"),
     "tfds": _Kind("a TFDS data set", _has_tfds, _tfds),
-    "records": _Kind("ArrayRecord shards", _has_records, _records),
+    "records": _Kind("ArrayRecord shards", _has_records, _records, "*.array_record* files"),
 }
+
+KINDS = tuple(_KINDS)
+"""What the kind of data may be called where it is named."""

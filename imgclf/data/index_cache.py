@@ -13,24 +13,38 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 
 
-def kept(what: str, stamp: str, make: Callable[[], Arrays]) -> Arrays:
+def kept(
+    what: str,
+    stamp: str,
+    make: Callable[[], Arrays],
+    *,
+    holds: Callable[[Arrays], bool] = lambda arrays: True,
+    worth: Callable[[Arrays], bool] = lambda arrays: True,
+) -> Arrays:
     """The arrays that `make` returns: from disk, mapped and not read, if they were made before.
 
     Args:
         what: what they describe, such as a kind of source, its path and its options.
         stamp: what they depend on that may change, such as sizes and times of files.
         make: finds them; called if there is none for `what` with this `stamp`, or no whole one.
+        holds: whether what was found before is still so, where no stamp can tell beforehand.
+        worth: whether what was made is to be kept at all.
 
     Where the cache (`imgclf/` in $XDG_CACHE_HOME, by default ~/.cache) cannot be written to,
     they are made each time.
     """
-    folder = cache_folder() / "indices" / _digest(what)
-    found = _read(folder, stamp)
-    if found is None:
+    found = looked_up(what, stamp)
+    if found is None or not holds(found):
         found = make()
-        with contextlib.suppress(OSError):
-            _write(folder, stamp, found)
+        if worth(found):
+            with contextlib.suppress(OSError):
+                _write(_folder(what), stamp, found)
     return found
+
+
+def looked_up(what: str, stamp: str) -> Arrays | None:
+    """What `kept` has for `what` with this `stamp`, if it has."""
+    return _read(_folder(what), stamp)
 
 
 def cache_folder() -> Path:
@@ -45,6 +59,10 @@ def stamp_of(*paths: Path | str) -> str:
         status = os.stat(path)
         words.append(f"{path}:{status.st_size}:{status.st_mtime_ns}")
     return _digest("\n".join(words))
+
+
+def _folder(what: str) -> Path:
+    return cache_folder() / "indices" / _digest(what)
 
 
 def _digest(text: str) -> str:

@@ -1,9 +1,12 @@
 """Many names in little memory."""
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from typing import final, overload
 
 import numpy as np
+
+_AT_ONCE = 65_536  # names that are gathered together, so that little is needed beside them
 
 
 @final
@@ -24,19 +27,25 @@ class Names(Sequence[str]):
     @classmethod
     def of(cls, names: Iterable[str]) -> "Names":
         """The given names, in their order."""
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+        buffer, offsets = bytearray(), array("q", [0])
+        for name in names:
+            buffer += name.encode("utf-8", "surrogateescape")
+            offsets.append(len(buffer))
+        return cls(np.frombuffer(buffer, np.uint8), np.frombuffer(offsets, np.int64))
 
     def take(self, places: np.ndarray | Sequence[int]) -> "Names":
         """The names at `places` (n,), in that order."""
         places = np.asarray(places, np.int64)
-        starts, lengths = self.offsets[places], np.diff(self.offsets)[places]
         offsets = np.zeros(len(places) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)
-        return Names(self.buffer[within], offsets)
+        np.cumsum(self.offsets[places + 1] - self.offsets[places], out=offsets[1:])
+        buffer = np.empty(offsets[-1], np.uint8)
+        for first in range(0, len(places), _AT_ONCE):
+            ends = offsets[first : first + _AT_ONCE + 1]
+            starts = self.offsets[places[first : first + _AT_ONCE]]
+            within = np.arange(ends[0], ends[-1])
+            within += np.repeat(starts - ends[:-1], np.diff(ends))
+            buffer[ends[0] : ends[-1]] = self.buffer[within]
+        return Names(buffer, offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -59,6 +68,45 @@ class Names(Sequence[str]):
             return np.array_equal(self.offsets, other.offsets) and np.array_equal(
                 self.buffer, other.buffer
             )
+        if isinstance(other, Sequence) and not isinstance(other, str):
+            return len(self) == len(other) and all(map(str.__eq__, self, other))
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def chosen(names: Sequence[str], places: np.ndarray) -> Sequence[str]:
+    """The `names` at `places` (n,), in that order: each is looked up when it is asked for."""
+    return _Made(places, names.__getitem__)
+
+
+def counted(before: str, n: int) -> Sequence[str]:
+    """`before`0, `before`1, ...: each is made when it is asked for.
+
+    >>> list(counted("record", 3)[1:])
+    ['record1', 'record2']
+    """
+    return _Made(range(n), lambda i: f"{before}{i}")
+
+
+@final
+class _Made(Sequence[str]):
+    def __init__(self, places: np.ndarray | Sequence[int], name_of: Callable[[int], str]):
+        self._places, self._name_of = places, name_of
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> "_Made": ...
+    def __getitem__(self, place: int | slice) -> "str | _Made":
+        if isinstance(place, slice):
+            return _Made(self._places[place], self._name_of)
+        return self._name_of(int(self._places[place]))
+
+    def __eq__(self, other: object) -> bool:
         if isinstance(other, Sequence) and not isinstance(other, str):
             return len(self) == len(other) and all(map(str.__eq__, self, other))
         return NotImplemented

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
+from imgclf.data.names import counted
 from imgclf.data.source import Source, carried, check_classes, check_labels, numbered
 from imgclf.errors import UserError, unknown
 
@@ -53,7 +54,7 @@ class Records(Source):
         return self._labels
 
     def ids(self) -> Sequence[str]:
-        return [f"record{i}" for i in range(len(self))]
+        return counted("record", len(self))
 
     def read(self, i: int) -> bytes:
         try:

@@ -1,8 +1,10 @@
 """What a set of labelled images must say of itself, so that everything else can use it."""
 
 import abc
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +15,8 @@ from imgclf.errors import UserError
 
 S = TypeVar("S", bound="Source")
 T = TypeVar("T")
+
+_as_written = ContextVar("_as_written", default=False)
 
 
 class carried(cached_property[T]):  # noqa: N801 (a decorator)
@@ -52,7 +56,22 @@ class Source(abc.ABC):
 
     def _is_left(self, name: str) -> bool:
         found = getattr(type(self), name, None)
-        return isinstance(found, cached_property) and not isinstance(found, carried)
+        if not isinstance(found, cached_property):
+            return False
+        return _as_written.get() or not isinstance(found, carried)
+
+
+@contextlib.contextmanager
+def as_written() -> Iterator[None]:
+    """Sources that are pickled meanwhile leave out all that they have found: to be kept on disk.
+
+    What is `carried` is for a worker of the same time and machine.
+    """
+    before = _as_written.set(True)
+    try:
+        yield
+    finally:
+        _as_written.reset(before)
 
 
 def fixed_shape(source: Source) -> tuple[int, int, int] | None:

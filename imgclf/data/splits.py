@@ -6,6 +6,7 @@ from typing import Literal, final
 
 import numpy as np
 
+from imgclf.data.names import chosen
 from imgclf.data.source import Source, carried
 from imgclf.errors import UserError, unknown
 
@@ -25,16 +26,17 @@ def stratified(labels: np.ndarray, held_out: int, seed: int) -> tuple[np.ndarray
     if seed < 0:
         raise UserError(f"The `seed` of a split must be 0 or more; got {seed}")
     strata = labels if labels.ndim == 1 else labels.argmax(1)
-    _, strata, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    values, counts = np.unique(strata, return_counts=True)
+    strata = np.searchsorted(values, strata).astype(np.int32)  # of millions, little is held at once
     exact = counts * held_out
     quota = exact // len(labels)
     greatest_remainders = np.argsort(-(exact % len(labels)), kind="stable")
     quota[greatest_remainders[: held_out - quota.sum()]] += 1
 
     order = np.lexsort((np.random.PCG64(seed).random_raw(len(labels)), strata))
-    rank = np.empty(len(labels), np.int64)
-    rank[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    held = rank < quota[strata]
+    held = np.zeros(len(labels), bool)
+    for start, count in zip(np.cumsum(counts) - counts, quota, strict=True):
+        held[order[start : start + count]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
@@ -63,8 +65,7 @@ class Split(Source):
         return self.source.labels()[self._chosen]
 
     def ids(self) -> Sequence[str]:
-        names = self.source.ids()
-        return [names[i] for i in self._chosen]
+        return chosen(self.source.ids(), self._chosen)
 
     def read(self, i: int) -> bytes | np.ndarray:
         return self.source.read(int(self._chosen[i]))

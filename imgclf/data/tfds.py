@@ -9,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
+from imgclf.data.names import counted
 from imgclf.data.source import Source, carried, check_classes, check_labels
 from imgclf.errors import UserError, unknown
 
@@ -45,7 +46,7 @@ class TFDS(Source):
         return self._labels
 
     def ids(self) -> Sequence[str]:
-        return [f"{self.split}/{i}" for i in range(len(self))]
+        return counted(f"{self.split}/", len(self))
 
     def read(self, i: int) -> bytes:
         try:

@@ -14,7 +14,7 @@ from typing import Any
 
 from imgclf import units
 from imgclf.data import Split, located
-from imgclf.data.guess import guess, whole
+from imgclf.data.guess import KINDS, guess, whole
 from imgclf.errors import UserError, nearest
 from imgclf.recipe.files import LoadedRecipe
 from imgclf.recipe.kinds import in_words
@@ -22,10 +22,11 @@ from imgclf.recipe.value import Data, Recipe
 
 _OF_SOURCES = re.compile(r"data[.](train|evaluate)\b|kind$")
 
-MORE_HELP = """
+MORE_HELP = f"""
 Sources are given as a path; what lies there is guessed, or said by --kind:
-  --data.train PATH [--kind folder|cifar|arrays|tfds|records]   train (and evaluate) on PATH
-  --data.evaluate.NAME PATH                                     evaluate on PATH
+  --data.train PATH           train (and evaluate) on PATH
+  --data.evaluate.NAME PATH   evaluate on PATH
+  --kind KIND                 {", ".join(KINDS)}
 
 What the network's function takes, such as the `width` of cnn, is given by its name:
   --model.options.NAME VALUE"""

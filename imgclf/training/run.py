@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from imgclf.data.source import as_written
 from imgclf.errors import UserError
 from imgclf.recipe.description import at_default, describe, differences, may_change
 from imgclf.recipe.files import LoadedRecipe, load_file
@@ -172,7 +173,8 @@ def _keep_recipe(folder: Path, loaded: LoadedRecipe) -> list[str]:
     if loaded.file is None:
         import cloudpickle
 
-        (folder / "recipe.pkl").write_bytes(cloudpickle.dumps(loaded))
+        with as_written():
+            (folder / "recipe.pkl").write_bytes(cloudpickle.dumps(loaded))
     else:
         (folder / "recipe.pkl").unlink(missing_ok=True)
         for file in (loaded.file, *loaded.beside):

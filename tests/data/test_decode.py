@@ -2,8 +2,10 @@
 
 import csv
 import io
+import struct
 import sys
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -55,7 +57,16 @@ def test_every_format_comes_out_as_rgb(kind, mode):
 
 @pytest.mark.parametrize(
     ("mode", "kind"),
-    [("P", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("RGBA", "WEBP"), ("LA", "PNG"), ("LA", "TIFF")],
+    [
+        ("P", "PNG"),
+        ("P", "GIF"),
+        ("P", "TIFF"),
+        ("P", "BMP"),
+        ("RGBA", "PNG"),
+        ("RGBA", "WEBP"),
+        ("LA", "PNG"),
+        ("LA", "TIFF"),
+    ],
 )
 def test_palettes_and_alpha_channels_come_out_as_rgb(mode, kind):
     data = encoded(photo("L").convert(mode) if mode == "LA" else photo(mode), kind)
@@ -78,6 +89,41 @@ def test_sixteen_bits_keep_their_upper_eight(kind):
     values = np.linspace(0, 65535, 60 * 80).astype(np.uint16).reshape(60, 80)
     image = decode(encoded(Image.fromarray(values), kind))
     np.testing.assert_array_equal(image, np.repeat(values[..., None] >> 8, 3, axis=2))
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_of_colour_and_alpha_keep_the_upper_eight_of_the_colours(
+    colour_type, channels
+):
+    values = np.random.default_rng(0).integers(0, 65536, (6, 8, channels)).astype(">u2")
+    lines = b"".join(b"\0" + line.tobytes() for line in values)
+    head = struct.pack(">IIBBBBB", 8, 6, 16, colour_type, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ((b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    )
+    colours = values[..., :3] if channels > 2 else np.repeat(values[..., :1], 3, axis=2)
+    np.testing.assert_array_equal(decode(data), colours >> 8)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_of_several_frames_the_first_is_taken(kind):
+    first, second = Image.new("RGB", (8, 6), (200, 0, 0)), Image.new("RGB", (8, 6), (0, 0, 200))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(first, kind, save_all=True, append_images=[second], **options)
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.n_frames == 2
+    np.testing.assert_array_equal(decode(data), np.asarray(first))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L"])
+def test_orientation_is_undone_also_where_the_fast_decoder_is_not_used_or_sees_grey(mode):
+    note = Image.Exif()
+    note[0x0112] = 6
+    data = encoded(photo(mode), "JPEG", exif=note)
+    plain = decode(data, exif=False)
+    assert plain.shape == (60, 80, 3)
+    np.testing.assert_array_equal(decode(data), np.rot90(plain, -1))
 
 
 def test_progressive_and_grey_jpegs_are_the_same_as_pillows():

@@ -1,9 +1,14 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from imgclf.data import TFDS, Arrays, Cifar, Folder, Records, Split
-from imgclf.data.guess import guess
+from imgclf.data import TFDS, Arrays, Cifar, Folder, Idx, Records, Split, Table
+from imgclf.data.guess import KINDS, guess, whole
 from imgclf.errors import UserError
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test"])
@@ -61,6 +66,142 @@ def test_shards_are_recognised_and_split(shards):
     found = guess(str(shards))
     assert isinstance(found.train, Split) and isinstance(found.train.source, Records)
     assert (len(found.train), len(found.evaluate["test"])) == (10, 2)
+
+
+ROWS = "path,label\na/0.png,cat\na/1.png,ant\nb/2.png,cat\nb/3.png,ant\nb/4.png,ant\n"
+
+
+def test_a_table_is_recognised_by_its_columns_in_a_folder_and_as_a_file(tmp_path, class_folders):
+    class_folders(".", images=3)  # where a table's images lie is no class
+    (tmp_path / "about.csv").write_text("name,licence\nants,free\n")
+    file = tmp_path / "labels.csv"
+    for header, image, label in (
+        ("Path,LABEL", "Path", "LABEL"),
+        ("x,file,target", "file", "target"),
+    ):
+        extra = (
+            ROWS.splitlines()[1:]
+            if image == "Path"
+            else [f"x,{line}" for line in ROWS.splitlines()[1:]]
+        )
+        file.write_text("\n".join([header, *extra]))
+        for path in (tmp_path, file):
+            found = guess(str(path))
+            assert found.train.source == Table(str(file), image, label)
+            assert (len(found.train), len(found.evaluate["test"])) == (4, 1)
+            assert f"the table labels.csv, columns {image!r} and {label!r} (2" in found.said
+
+
+def test_a_column_or_a_second_table_says_what_is_held_out(tmp_path):
+    file = tmp_path / "a.csv"
+    parts = ("Split", "train", "train", "valid", "train", "valid")
+    file.write_text("\n".join(map(",".join, zip(ROWS.splitlines(), parts, strict=True))))
+    found = guess(str(file))
+    assert list(found.train.ids()) == ["a/0.png", "a/1.png", "b/3.png"]
+    assert found.evaluate["valid"].labels().tolist() == [1, 0]
+    assert len(whole(str(file))[0]) == 2
+    file.write_text(file.read_text().replace("valid", "held-out"))
+    with pytest.raises(UserError, match=r"'Split' of .* must have the words train, .*'held-out'"):
+        guess(str(file))
+
+    file.rename(tmp_path / "train.csv")
+    (tmp_path / "train.csv").write_text(ROWS)
+    (tmp_path / "test.jsonl").write_text('{"path": "x.png", "label": "cat"}\n')
+    found = guess(str(tmp_path))
+    assert len(found.train) == 5 and found.train.classes == ("ant", "cat")
+    assert found.evaluate["test"].labels().tolist() == [1]
+    assert whole(str(tmp_path), classes=("x", "ant", "cat"))[0].labels().tolist() == [2]
+    (tmp_path / "train.csv").rename(tmp_path / "other.csv")
+    with pytest.raises(UserError, match=r"a single table .*; got other\.csv, test\.jsonl"):
+        guess(str(tmp_path))
+
+
+def test_idx_files_are_recognised_with_and_without_their_test_part(idx_files):
+    found = guess(str(idx_files))
+    assert found.train == Idx("train", str(idx_files))
+    assert found.evaluate == {"test": Idx("test", str(idx_files))}
+    for file in idx_files.glob("t10k*"):
+        file.unlink()
+    assert len(guess(str(idx_files)).evaluate["test"]) == 2
+
+
+def test_images_that_nothing_says_the_classes_of_are_said_to_be_such(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"1")
+    with pytest.raises(UserError, match=r"a folder for each class, or a table labels.csv beside"):
+        guess(str(tmp_path))
+    (tmp_path / "t.csv").write_text("x,label\na.png,cat\n")
+    with pytest.raises(
+        UserError, match=r"t\.csv, with the columns x, label: one must be called path"
+    ):
+        guess(str(tmp_path))
+    (tmp_path / "t.jsonl").write_text("{")
+    (tmp_path / "t.csv").unlink()
+    with pytest.raises(UserError, match=r"t\.jsonl cannot be read"):
+        guess(str(tmp_path))
+
+
+@pytest.fixture
+def idx_files(tmp_path):
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for part, n in (("train", 10), ("t10k", 4)):
+        images = bytes([0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 2, 0, 0, 0, 3]) + bytes(n * 6)
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(images)
+        labels = bytes([0, 0, 8, 1, 0, 0, 0, n]) + bytes(i % 2 for i in range(n))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    return folder
+
+
+@pytest.fixture
+def there(request, tmp_path, class_folders, cifar, shards, insects, idx_files):
+    """For a word of each row of the README's table: what lies there, and what it is taken for."""
+    for name in ("both", "parts", "one", "two"):
+        (tmp_path / name).mkdir()
+    class_folders("both/train", ant=2, bee=2)
+    class_folders("both/val", ant=1, bee=1)
+    (tmp_path / "one" / "labels.csv").write_text(ROWS)
+    for name in ("train.csv", "val.csv"):
+        (tmp_path / "two" / name).write_text(ROWS)
+    arrays = {"images": np.zeros((10, 4, 4), np.uint8), "labels": np.arange(10) % 2}
+    np.savez(tmp_path / "parts" / "train.npz", **arrays)
+    return {
+        "`train/` and `val/`": (tmp_path / "both", Folder, "folder", False),
+        "one folder per class": (class_folders("own", ant=5, bee=5), Folder, "folder", True),
+        "one `.csv`": (tmp_path / "one", Table, "table", True),
+        "`train.csv` and": (tmp_path / "two", Table, "table", False),
+        "`data_batch_*.bin`": (cifar, Cifar, "cifar", False),
+        "`train-images-idx3": (idx_files, Idx, "idx", False),
+        "one `.npz`": (tmp_path / "parts", Arrays, "arrays", True),
+        "`dataset_info.json`": (insects, TFDS, "tfds", False),
+        "`*.array_record*`": (shards, Records, "records", True),
+    }
+
+
+def test_the_readmes_table_is_true_row_by_row(there):
+    table = README.split("| at PATH | is taken as |\n|---|---|\n")[1].split("\n\n")[0]
+    rows = [row.removeprefix("| ") for row in table.splitlines()]
+    assert len(rows) == len(there)
+    for row, (begins, (path, source, kind, is_split)) in zip(rows, there.items(), strict=True):
+        assert row.startswith(begins)
+        for found in (guess(str(path)), guess(str(path), kind)):
+            assert isinstance(found.train, Split) == is_split, row
+            assert isinstance(found.train.source if is_split else found.train, source), row
+            assert found.said.startswith(f"{path.name}: ") and len(found.evaluate) == 1
+    assert {kind for _, _, kind, _ in there.values()} == set(KINDS)
+    assert re.findall(r"`--kind ([a-z|]+)`", README) == ["|".join(KINDS)]
+
+
+def test_what_is_two_things_is_said_to_be_both_and_how_to_name_each(there, class_folders):
+    for name, kind in (("own", "folder"), ("cifar-10-batches-bin", "cifar"), ("mnist", "idx")):
+        (path,) = [path for path, _, _, _ in there.values() if path.name == name]
+        (path / "labels.csv").write_text(ROWS)
+        with pytest.raises(UserError) as caught:
+            guess(str(path))
+        first, second = sorted((kind, "table"), key=KINDS.index)
+        said = str(caught.value)
+        assert f"{name} holds more than one: {first}, {second} (name the kind): --kind" in said
+        assert f"--kind {kind} for " in said and "--kind table for a table" in said
+        assert isinstance(guess(str(path), "table").train.source, Table)
 
 
 def test_what_is_not_there_not_recognised_or_ambiguous_is_said(class_folders, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgclf.data.index_cache import cache_folder, kept, stamp_of
+from imgclf.data.index_cache import cache_folder, kept, looked_up, stamp_of
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,19 @@ def test_it_is_made_once_for_a_stamp_and_anew_for_another() -> None:
         assert found["none"].shape == (0, 2)
     kept("other data", "a", made)
     assert made.times == 4
+
+
+def test_it_is_made_anew_when_it_holds_no_more_and_kept_only_if_it_is_worth_it() -> None:
+    made = Made()
+    for _ in range(2):
+        kept("data", "a", made, worth=lambda arrays: len(arrays["none"]) > 0)
+    assert made.times == 2 and looked_up("data", "a") is None
+    for holds, times in ((True, 3), (True, 3), (False, 4), (True, 4)):
+        kept("data", "a", made, holds=lambda arrays, now=holds: now)  # type: ignore[misc]
+        assert made.times == times
+    found = looked_up("data", "a")
+    assert found is not None and found["numbers"][1] == 4
+    assert looked_up("data", "b") is None
 
 
 def test_a_damaged_one_is_made_anew() -> None:

@@ -19,6 +19,7 @@ from imgclf.data import (
     fixed_shape,
     located,
 )
+from imgclf.data.source import as_written
 from imgclf.errors import UserError
 
 
@@ -26,6 +27,12 @@ from imgclf.errors import UserError
 def each_kind(class_folders, cifar, shards, insects, tmp_path) -> list[Source]:
     arrays = {"images": np.zeros((6, 4, 5), np.uint8), "labels": np.arange(6) % 2}
     np.savez(tmp_path / "arrays.npz", **arrays)
+    table = tmp_path / "table.csv"
+    table.write_text("image,label\nphotos/bee/0.png,bee\nphotos/ant/1.png,ant\n")
+    idx = {"images-idx3": [0, 0, 8, 3, *[0, 0, 0, 3] * 3], "labels-idx1": [0, 0, 8, 1, 0, 0, 0, 3]}
+    for name, head in idx.items():
+        body = bytes(27) if "images" in name else bytes([1, 0, 1])
+        (tmp_path / f"train-{name}-ubyte").write_bytes(bytes(head) + body)
     return [
         Digits("test"),
         Folder(str(class_folders("photos", ant=3, bee=2))),
@@ -35,6 +42,8 @@ def each_kind(class_folders, cifar, shards, insects, tmp_path) -> list[Source]:
         Split(Synthetic(n=20, size=6, num_classes=4), "test"),
         data.Records(str(shards)),
         data.TFDS(str(insects)),
+        data.Table(str(table)),
+        data.Idx("train", str(tmp_path)),
     ]
 
 
@@ -66,8 +75,27 @@ def test_every_kind_pickles_to_an_equal_source_without_what_it_has_loaded(each_k
         np.testing.assert_array_equal(copy.read(1), expected)
 
 
+def test_a_source_that_is_kept_on_disk_is_only_what_was_written(class_folders):
+    root = class_folders("photos", ant=2, bee=2)
+    source = Split(Folder(str(root)))
+    assert len(source) == 3
+    with as_written():
+        pickled = pickle.dumps(source)
+    assert "_chosen" in pickle.loads(pickle.dumps(source)).__dict__
+    (root / "ant" / "new.png").write_bytes(b"1")
+    kept = pickle.loads(pickled)
+    assert kept == source and len(kept) == 4 and "ant/new.png" in kept.source.ids()
+
+
 def test_making_a_source_touches_no_disk_and_every_kind_says_what_is_missing():
-    for kind in (Folder, Arrays, data.Records, data.TFDS, lambda path: Cifar("train", path)):
+    for kind in (
+        Folder,
+        Arrays,
+        data.Records,
+        data.TFDS,
+        data.Table,
+        lambda path: Cifar("train", path),
+    ):
         source = kind("/nowhere/at/all")
         with pytest.raises(UserError, match="/nowhere/at/all") as caught:
             len(source)
