@@ -31,15 +31,25 @@ class CrossEntropy(Loss):
 
     With smoothing s the target t of k classes becomes t * (1 - s) + s / k (Szegedy et al. 2016,
     https://arxiv.org/abs/1512.00567). That is linear, so smoothing before mixing (timm) and after
-    it (here) come to the same.
+    it (here) come to the same. Weights multiply the smoothed target, class by class, as in PyTorch;
+    the mean is taken over examples all the same, not over their weights.
     """
 
     label_smoothing: float = 0.0
     """Share of the target that is spread evenly over all classes, in [0, 1)."""
+    class_weights: tuple[float, ...] = ()
+    """How much each class counts, as `imgclf.data.class_weights` gives it; empty: all alike."""
 
     def __call__(self, outputs: Any, batch: dict[str, jax.Array]) -> jax.Array:
         logits_bk = outputs.logits.astype(jnp.float32)
         target_bk = _smoothed(self, self.label_smoothing, _targets(logits_bk, batch["label"]))
+        if self.class_weights:
+            if len(self.class_weights) != target_bk.shape[-1]:
+                raise UserError(
+                    "The `class_weights` of `CrossEntropy` must be one for each of the "
+                    f"{target_bk.shape[-1]} classes; got {len(self.class_weights)}"
+                )
+            target_bk = target_bk * jnp.asarray(self.class_weights, jnp.float32)
         return -jnp.sum(target_bk * jax.nn.log_softmax(logits_bk), axis=-1)
 
 

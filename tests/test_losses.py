@@ -43,6 +43,22 @@ def test_smoothing_spreads_its_share_over_all_classes_the_true_one_too():
     np.testing.assert_allclose(value(CrossEntropy(0.3), LABELS), expected, rtol=1e-6)
 
 
+def test_weights_of_classes_multiply_the_smoothed_target_class_by_class():
+    weights = (1.0, 3.0, 0.5)
+    expected = -np.array(weights)[LABELS] * np.log(softmax(LOGITS)[[0, 1], LABELS])
+    np.testing.assert_allclose(
+        value(CrossEntropy(class_weights=weights), LABELS), expected, rtol=1e-6
+    )
+    target = 0.7 * np.eye(3)[LABELS] + 0.3 / 3
+    smoothed = -(np.array(weights) * target * np.log(softmax(LOGITS))).sum(-1)
+    np.testing.assert_allclose(value(CrossEntropy(0.3, weights), LABELS), smoothed, rtol=1e-6)
+
+
+def test_weights_for_another_number_of_classes_are_an_error():
+    with pytest.raises(UserError, match="must be one for each of the 3 classes; got 2"):
+        value(CrossEntropy(class_weights=(1.0, 2.0)), LABELS)
+
+
 def test_sigmoid_sums_the_classes_and_mean_divides_by_their_number():
     expected = binary(np.eye(3)[LABELS])
     np.testing.assert_allclose(value(SigmoidCrossEntropy(), LABELS), expected.sum(-1), rtol=1e-6)

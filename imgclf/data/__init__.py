@@ -1,8 +1,9 @@
 """The data, on the host and without JAX: which images there are, in what order, as which batches.
 
-A `Source` says what there is and reads example i; `Order` says which example stands at which
-position of the training; `decode.decode` and a `Geometry` make pixels of it; `train_batches` and
-`evaluation_batches` make batches. `guess.guess` finds the sources that lie at a path.
+A `Source` says what there is and reads example i; some are made of others: parts, mixtures, other
+labels. A `Sampling` says which example stands at which position of the training; `decode.decode`
+and a `Geometry` make pixels of it; `train_batches` and `evaluation_batches` make batches.
+`guess.guess` finds the sources that lie at a path.
 
 Names are imported when they are first used. The functions `decode` and `guess` bear the names of
 their modules, and come from there: `from imgclf.data.guess import guess`.
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imgclf.data.arrays import Arrays as Arrays
+    from imgclf.data.balance import class_weights as class_weights
     from imgclf.data.check import Finding as Finding
     from imgclf.data.check import findings as findings
     from imgclf.data.check import leaks as leaks
     from imgclf.data.cifar import Cifar as Cifar
+    from imgclf.data.class_lists import class_list as class_list
     from imgclf.data.decode import BadImage as BadImage
     from imgclf.data.digits import Digits as Digits
     from imgclf.data.files import Files as Files
@@ -29,25 +32,44 @@ if TYPE_CHECKING:
     from imgclf.data.idx import Idx as Idx
     from imgclf.data.measured import Measured as Measured
     from imgclf.data.measured import measure as measure
+    from imgclf.data.mixture import Mixture as Mixture
+    from imgclf.data.order import GroupOrder as GroupOrder
     from imgclf.data.order import Order as Order
+    from imgclf.data.order import Stream as Stream
     from imgclf.data.pipeline import Problem as Problem
     from imgclf.data.pipeline import decode_all as decode_all
     from imgclf.data.pipeline import evaluation_batches as evaluation_batches
     from imgclf.data.pipeline import train_batches as train_batches
     from imgclf.data.records import Records as Records
+    from imgclf.data.relabelled import Relabelled as Relabelled
+    from imgclf.data.research import LabelNoise as LabelNoise
+    from imgclf.data.research import LongTail as LongTail
+    from imgclf.data.sampling import Balanced as Balanced
+    from imgclf.data.sampling import EffectiveNumber as EffectiveNumber
+    from imgclf.data.sampling import Mixed as Mixed
+    from imgclf.data.sampling import Repeated as Repeated
+    from imgclf.data.sampling import Sampling as Sampling
+    from imgclf.data.sampling import Undersampled as Undersampled
+    from imgclf.data.sampling import Uniform as Uniform
     from imgclf.data.source import Source as Source
     from imgclf.data.source import checked_labels as checked_labels
     from imgclf.data.source import fixed_shape as fixed_shape
     from imgclf.data.source import located as located
+    from imgclf.data.splits import Fold as Fold
+    from imgclf.data.splits import GroupSplit as GroupSplit
     from imgclf.data.splits import Split as Split
+    from imgclf.data.subsets import PartiallyLabelled as PartiallyLabelled
+    from imgclf.data.subsets import Subset as Subset
     from imgclf.data.synthetic import Synthetic as Synthetic
     from imgclf.data.table import Table as Table
     from imgclf.data.tfds import TFDS as TFDS
 
 _NAMES = {
     "arrays": ("Arrays",),
+    "balance": ("class_weights",),
     "check": ("Finding", "findings", "leaks"),
     "cifar": ("Cifar",),
+    "class_lists": ("class_list",),
     "decode": ("BadImage",),
     "digits": ("Digits",),
     "files": ("Files",),
@@ -56,11 +78,24 @@ _NAMES = {
     "guess": ("Guess",),
     "idx": ("Idx",),
     "measured": ("Measured", "measure"),
-    "order": ("Order",),
+    "mixture": ("Mixture",),
+    "order": ("GroupOrder", "Order", "Stream"),
     "pipeline": ("Problem", "decode_all", "evaluation_batches", "train_batches"),
     "records": ("Records",),
+    "relabelled": ("Relabelled",),
+    "research": ("LabelNoise", "LongTail"),
+    "sampling": (
+        "Balanced",
+        "EffectiveNumber",
+        "Mixed",
+        "Repeated",
+        "Sampling",
+        "Undersampled",
+        "Uniform",
+    ),
     "source": ("Source", "checked_labels", "fixed_shape", "located"),
-    "splits": ("Split",),
+    "splits": ("Fold", "GroupSplit", "Split"),
+    "subsets": ("PartiallyLabelled", "Subset"),
     "synthetic": ("Synthetic",),
     "table": ("Table",),
     "tfds": ("TFDS",),

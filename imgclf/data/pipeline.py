@@ -23,7 +23,7 @@ import numpy as np
 
 from imgclf.data.decode import BadImage, decode
 from imgclf.data.geometry import Central, Geometry
-from imgclf.data.order import Order
+from imgclf.data.order import Stream
 from imgclf.data.source import Source, carried, checked_labels
 from imgclf.errors import UserError
 from imgclf.preprocess import Preprocess
@@ -119,7 +119,7 @@ class Batches(Iterator[Batch]):
 
 def train_batches(
     source: Source,
-    order: Order,
+    order: Stream,
     *,
     batch_size: int,
     start: int,
@@ -271,7 +271,7 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray
 
 
 def _train_batch(
-    reader: _Reader, order: Order, batch_size: int, rows: np.ndarray, step: int
+    reader: _Reader, order: Stream, batch_size: int, rows: np.ndarray, step: int
 ) -> Batch:
     positions = step * batch_size + rows
     ids = order.ids(positions)

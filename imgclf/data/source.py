@@ -115,6 +115,10 @@ def located(source: S, root: str) -> S:
         value = getattr(source, field.name)
         if isinstance(value, Source):
             changes[field.name] = located(value, root)
+        elif isinstance(value, tuple) and any(isinstance(each, Source) for each in value):
+            changes[field.name] = tuple(
+                located(each, root) if isinstance(each, Source) else each for each in value
+            )
         elif field.name == "path" and isinstance(value, str):
             changes[field.name] = str(Path(root) / Path(value).expanduser())
     same = all(getattr(source, name) == value for name, value in changes.items())

@@ -13,20 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from imgclf import units
-from imgclf.data import Split, located
+from imgclf.data import Relabelled, Source, Split, class_list, located
 from imgclf.data.guess import KINDS, guess, whole
 from imgclf.errors import UserError, nearest
 from imgclf.recipe.files import LoadedRecipe
 from imgclf.recipe.kinds import in_words
 from imgclf.recipe.value import Data, Recipe
 
-_OF_SOURCES = re.compile(r"data[.](train|evaluate)\b|kind$")
+_OF_SOURCES = re.compile(r"data[.](train|evaluate)\b|(kind|classes)$")
 
 MORE_HELP = f"""
 Sources are given as a path; what lies there is guessed, or said by --kind:
   --data.train PATH           train (and evaluate) on PATH
   --data.evaluate.NAME PATH   evaluate on PATH
   --kind KIND                 {", ".join(KINDS)}
+  --classes imagenet1k        the classes found there keep their places in this list
+
+How often each training example comes, and what an epoch is, is `data.sampling`; another kind is
+given in the recipe's file: Data(sampling=Balanced()), from imgclf.data.
 
 What the network's function takes, such as the `width` of cnn, is given by its name:
   --model.options.NAME VALUE"""
@@ -124,8 +128,11 @@ def _sources(
     recipe: Recipe, pairs: list[tuple[str, list[str]]]
 ) -> tuple[Recipe, list[tuple[str, list[str]]], list[str]]:
     given = {name: values for name, values in pairs if _names_source(name)}
-    kind = next((values[0] for name, values in pairs if name == "kind" and values), "")
-    rest = [(name, values) for name, values in pairs if name not in given and name != "kind"]
+    kind, classes = (
+        next((values[0] for name, values in pairs if name == option and values), "")
+        for option in ("kind", "classes")
+    )
+    rest = [each for each in pairs if each[0] not in (*given, "kind", "classes")]
     said = []
     for name in given:
         if len(given[name]) != 1:
@@ -139,17 +146,25 @@ def _sources(
             said.append(f"all {len(train):,} images of {given['data.train'][0]} for training")
         else:
             said.append(found.said)
-        data = dataclasses.replace(data, train=train, evaluate=evaluate)
-    elif kind and not given:
-        raise UserError("`--kind` says what lies at `--data.train PATH`, which is not given")
+        evaluate = {name: _listed(held_out, classes) for name, held_out in evaluate.items()}
+        data = dataclasses.replace(data, train=_listed(train, classes), evaluate=evaluate)
+    elif (kind or classes) and not given:
+        option = "--kind" if kind else "--classes"
+        raise UserError(f"`{option}` says what lies at `--data.train PATH`, which is not given")
     for name in [name for name in given if name != "data.train"]:
         path = str(Path(given[name][0]).expanduser().resolve())
-        source, line = whole(path, kind, _known_classes(data))
-        data = dataclasses.replace(
-            data, evaluate={**data.evaluate, name.removeprefix("data.evaluate."): source}
-        )
+        source, line = whole(path, kind, class_list(classes) if classes else _known_classes(data))
+        name = name.removeprefix("data.evaluate.")
+        data = dataclasses.replace(data, evaluate={**data.evaluate, name: _listed(source, classes)})
         said.append(line)
     return dataclasses.replace(recipe, data=data), rest, said
+
+
+def _listed(source: Source, classes: str) -> Source:
+    """The source with its classes at their places in the list `classes`, where one is given."""
+    if not classes or tuple(source.classes) == class_list(classes):
+        return source
+    return Relabelled(source, to=classes)
 
 
 def _known_classes(data: Data) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imgclf.data import checked_labels, fixed_shape, located
+from imgclf.data.order import Stream
 from imgclf.data.source import Source
 from imgclf.errors import UserError
 from imgclf.models import create
@@ -31,9 +32,11 @@ class Resolved:
     """Height, width and channels of the images that the network takes."""
     network: Network
     train: Source
+    order: Stream
+    """Which example of `train` stands at which position."""
     evaluate: dict[str, Source]
     steps_per_epoch: float
-    """Updates in which as many examples are seen as there are; not rounded."""
+    """Updates in which as many examples are seen as an epoch of the sampling has; not rounded."""
     steps: int
     """Updates in the whole run."""
 
@@ -90,13 +93,14 @@ def resolve(recipe: Recipe) -> Resolved:
         check_classes(name, tuple(source.classes), classes)
         checked_labels(source)
     network, image_shape = build(recipe.model, len(classes), fixed_shape(train))
-    per_epoch = examples / recipe.data.batch_size
+    order = recipe.data.sampling.build(train, recipe.seed)
+    per_epoch = order.n / recipe.data.batch_size
     length = recipe.length.in_steps(per_epoch, batch_size=recipe.data.batch_size)
     if not 1 <= length < math.inf:
         raise UserError(f"The `length` of `Recipe` must be at least one step; got {recipe.length}")
     steps = _ceil(length)
     recipe.schedule.build(steps, per_epoch)  # a warm-up that does not fit is refused here
-    return Resolved(recipe, classes, image_shape, network, train, evaluate, per_epoch, steps)
+    return Resolved(recipe, classes, image_shape, network, train, order, evaluate, per_epoch, steps)
 
 
 def build(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from imgclf.augmentation import Augmentation
 from imgclf.data.geometry import Geometry, RandomResizedCrop
+from imgclf.data.sampling import Sampling, Uniform
 from imgclf.data.source import Source
 from imgclf.optimizers import SGD, Optimizer
 from imgclf.preprocess import Preprocess
@@ -24,6 +25,8 @@ class Data:
     """Named sources that are evaluated on; the first gives the accuracy that is reported."""
     batch_size: int = 128
     """Examples in one update, over all processes and micro-batches."""
+    sampling: Sampling = Uniform()
+    """How often each training example comes, and what an epoch is."""
     evaluate_batch_size: int = 0
     """Examples evaluated at a time; 0: as in training."""
     geometry: Geometry = RandomResizedCrop()

@@ -14,7 +14,6 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from imgclf.data import checked_labels, fixed_shape
-from imgclf.data.order import Order
 from imgclf.data.pipeline import Problem, decode_all, evaluation_batches, train_batches
 from imgclf.data.source import Source
 from imgclf.preprocess import Preprocess
@@ -45,7 +44,7 @@ class Streamed:
         index, count = share(self._sharding, data.batch_size)
         source = train_batches(
             self._resolved.train,
-            order(self._resolved),
+            self._resolved.order,
             batch_size=data.batch_size,
             start=start,
             stop=stop,
@@ -68,7 +67,7 @@ class Resident:
 
     def __init__(self, resolved: Resolved, sharding: NamedSharding):
         recipe = resolved.recipe
-        self._order, self._size = order(resolved), recipe.data.batch_size
+        self._order, self._size = resolved.order, recipe.data.batch_size
         self._sharding = sharding
         whole = NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
         preprocess = resolved.network.preprocess
@@ -149,11 +148,6 @@ class Evaluation:
         for batch in kept:
             batch.pop("problems", None)
         self._kept = kept
-
-
-def order(resolved: Resolved) -> Order:
-    """The order of the training examples: a function of seed and position alone."""
-    return Order(len(resolved.train), resolved.recipe.seed)
 
 
 def is_resident(resolved: Resolved) -> bool:

@@ -1,7 +1,7 @@
 """What a network sees of some images while it is trained: the batches of a few steps, augmented."""
 
 from dataclasses import dataclass
-from typing import cast, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,10 @@ import numpy as np
 
 from imgclf.augmentation import compose
 from imgclf.data.decode import BadImage, decode
-from imgclf.data.order import Order
+from imgclf.data.order import Stream
 from imgclf.data.pipeline import train_batches
 from imgclf.errors import UserError
 from imgclf.recipe.resolution import Resolved
-from imgclf.training import feed
 from imgclf.training.state import AUGMENT
 
 
@@ -37,11 +36,15 @@ class Seen:
 @final
 @dataclass(frozen=True)
 class _Again:
-    """An order whose every step is the step `step` of another."""
+    """A stream whose every step is the step `step` of another."""
 
-    order: Order
+    order: Stream
     step: int
     batch_size: int
+
+    @property
+    def n(self) -> int:
+        return self.order.n
 
     def ids(self, positions: np.ndarray) -> np.ndarray:
         return self.order.ids(self.step * self.batch_size + positions % self.batch_size)
@@ -59,7 +62,7 @@ def seen(resolved: Resolved, *, images: int, draws: int, step: int = 0) -> Seen:
         raise UserError(f"The run has the steps 0 to {resolved.steps - 1:,}; got {step:,}")
     images = min(images, size)
     augment = jax.jit(compose(recipe.augment, len(resolved.classes)))
-    same = cast(Order, _Again(feed.order(resolved), step, size))
+    same = _Again(resolved.order, step, size)
     drawn, labels, ids = [], [], np.zeros(0, np.int64)
     with train_batches(
         resolved.train,

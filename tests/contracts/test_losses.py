@@ -14,6 +14,7 @@ from imgclf.losses import CrossEntropy, Loss, SigmoidCrossEntropy
 KINDS = {
     "cross-entropy": CrossEntropy(),
     "cross-entropy smoothed": CrossEntropy(label_smoothing=0.1),
+    "cross-entropy weighted": CrossEntropy(class_weights=(1.0, 2.0, 0.5, 1.0, 3.0)),
     "sigmoid": SigmoidCrossEntropy(),
     "sigmoid smoothed mean": SigmoidCrossEntropy(label_smoothing=0.1, reduction="mean"),
 }

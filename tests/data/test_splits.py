@@ -1,10 +1,13 @@
+from dataclasses import dataclass
+from typing import final
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgclf.data import Arrays, Digits, Split, Synthetic
-from imgclf.data.splits import stratified
+from imgclf.data import Arrays, Digits, Fold, GroupSplit, Source, Split, Synthetic
+from imgclf.data.splits import group_folds, grouped, numbered_groups, stratified, stratified_folds
 from imgclf.errors import UserError
 
 
@@ -74,5 +77,125 @@ def test_soft_labels_are_split_by_their_greatest_entry(tmp_path):
     ],
 )
 def test_a_split_that_makes_no_sense_says_so(source, message):
+    with pytest.raises(UserError, match=message):
+        len(source)
+
+
+@final
+@dataclass(frozen=True)
+class Patients(Source):
+    """Images of patients, some of whom have many."""
+
+    sizes: tuple[int, ...]
+
+    def __len__(self):
+        return sum(self.sizes)
+
+    @property
+    def classes(self):
+        return ("ill", "well")
+
+    def labels(self):
+        return (np.arange(len(self)) % 2).astype(np.int32)
+
+    def ids(self):
+        return [f"image {i}" for i in range(len(self))]
+
+    def read(self, i):
+        return np.zeros((2, 2, 1), np.uint8)
+
+    def column(self, name):
+        return [f"{name} {i}" for i, size in enumerate(self.sizes) for _ in range(size)]
+
+
+def groups_of(source):
+    return set(source.column("patient"))
+
+
+sizes = st.lists(st.integers(1, 12), min_size=3, max_size=25).map(tuple)
+
+
+@given(sizes=sizes, fraction=st.floats(0.01, 0.99), seed=st.integers(0, 2**32))
+def test_no_group_is_on_both_sides_and_no_example_is_lost(sizes, fraction, seed):
+    source = Patients(sizes)
+    train, test = (
+        GroupSplit(source, "patient", part, fraction, seed) for part in ("train", "test")
+    )
+    assert len(train) and len(test)
+    assert groups_of(train).isdisjoint(groups_of(test))
+    assert sorted([*train.ids(), *test.ids()]) == sorted(source.ids())
+    nearly = abs(len(test) - fraction * len(source))
+    assert nearly <= max(sizes) or len(train) <= max(sizes)
+
+
+def test_a_part_of_a_group_split_can_be_split_by_group_again():
+    rest = GroupSplit(Patients((4,) * 25), "patient", "train")
+    train, val = (GroupSplit(rest, "patient", part, 0.25) for part in ("train", "test"))
+    assert (len(train), len(val)) == (60, 20)
+    assert groups_of(train).isdisjoint(groups_of(val))
+
+
+def test_a_groups_side_does_not_depend_on_the_order_of_the_examples():
+    names = [f"p{i % 7}" for i in range(70)]
+    held = {names[i] for i in grouped(numbered_groups(names), 14, 3)[1]}
+    names.reverse()
+    assert {names[i] for i in grouped(numbered_groups(names), 14, 3)[1]} == held
+
+
+@given(
+    labels=st.lists(st.integers(0, 5), min_size=5, max_size=60),
+    folds=st.integers(2, 5),
+    seed=st.integers(0, 2**32),
+)
+def test_folds_share_out_the_examples_and_every_class_equally(labels, folds, seed):
+    array = np.array(labels)
+    fold = stratified_folds(array, folds, seed)
+    assert np.ptp(np.bincount(fold, minlength=folds)) <= 1
+    for label in set(labels):
+        assert np.ptp(np.bincount(fold[array == label], minlength=folds)) <= 1
+
+
+@pytest.mark.parametrize("group", ["", "patient"])
+def test_every_example_is_tested_on_in_one_fold_and_trained_on_in_the_others(group):
+    source = Patients((7, 1, 4, 4, 2, 9, 3))
+    tested = []
+    for fold in range(3):
+        train, test = (Fold(source, fold, part, 3, group=group) for part in ("train", "test"))
+        assert set(train.ids()).isdisjoint(test.ids())
+        assert len(train) + len(test) == len(source)
+        assert not group or groups_of(train).isdisjoint(groups_of(test))
+        tested += test.ids()
+        assert len(test) == 10
+    assert sorted(tested) == sorted(source.ids())
+
+
+def test_splits_and_folds_choose_the_same_in_every_process_and_numpy_version():
+    labels = np.arange(12, dtype=np.int32) % 2
+    assert stratified_folds(labels, 3, seed=5).tolist() == [2, 1, 0, 2, 1, 0, 2, 0, 0, 2, 1, 1]
+    groups = np.arange(12) // 2
+    assert grouped(groups, 4, seed=5)[1].tolist() == [6, 7, 8, 9]
+    assert group_folds(groups, 3, seed=5).tolist() == [1, 1, 2, 2, 0, 0, 1, 1, 0, 0, 2, 2]
+
+
+def test_a_split_by_ratio_looks_at_no_class():
+    source = Patients((100,))
+    halves = [Split(source, "test", 0.5, seed=seed, by="ratio").labels() for seed in range(20)]
+    assert {len(half) for half in halves} == {50}
+    assert len({int(half.sum()) for half in halves}) > 1
+    assert sum(Split(source, "test", 0.5).labels()) == 25
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (GroupSplit(Synthetic(n=50), "x"), "must have columns, as a table has; got `Synthetic`"),
+        (GroupSplit(Patients((9,)), "x"), "must have two groups or more; got 1"),
+        (Fold(Patients((9, 3)), 5), "The `fold` of `Fold` must lie from 0 to 4"),
+        (Fold(Patients((9, 3)), folds=3, group="x"), "2 to 2 folds, one for a group; got 3"),
+        (Fold(Patients((9, 3)), folds=13), "2 to 12 folds, one for an example; got 13"),
+        (Split(Patients((9, 3)), by="patient"), "Unknown value for the `by` of `Split`"),
+    ],
+)
+def test_a_group_or_fold_that_makes_no_sense_says_so(source, message):
     with pytest.raises(UserError, match=message):
         len(source)

@@ -13,7 +13,11 @@ RECIPE = Recipe(data=Data(Digits(), {"test": Digits("test")}))
 
 
 def test_a_described_value_tells_kind_and_fields() -> None:
-    assert describe(CrossEntropy(0.1)) == {"kind": "CrossEntropy", "label_smoothing": 0.1}
+    assert describe(CrossEntropy(0.1)) == {
+        "kind": "CrossEntropy",
+        "label_smoothing": 0.1,
+        "class_weights": [],
+    }
     assert describe((Epochs(2), 1)) == ["2epochs", 1]
 
 

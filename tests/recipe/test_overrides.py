@@ -1,3 +1,5 @@
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +7,20 @@ import pytest
 
 from imgclf import Epochs, Model, Never, Recipe, UserError
 from imgclf.augmentation import Translate
-from imgclf.data import Arrays, Cifar, Digits, Split
+from imgclf.data import (
+    Arrays,
+    Cifar,
+    Digits,
+    Fold,
+    LabelNoise,
+    Mixed,
+    Mixture,
+    Relabelled,
+    Split,
+    Subset,
+)
 from imgclf.recipe import Data, LoadedRecipe, override
+from imgclf.recipe.overrides import print_help
 
 RECIPE = Recipe(
     data=Data(Digits(), {"test": Digits("test")}),
@@ -72,6 +86,7 @@ def test_options_of_a_network_may_be_new() -> None:
         (("stray",), "given as --field VALUE; got 'stray'"),
         (("--data.train", "a", "b"), "takes one path"),
         (("--kind", "folder"), "which is not given"),
+        (("--classes", "imagenet1k"), "`--classes` says what lies at `--data.train PATH`"),
     ],
 )
 def test_a_wrong_word_is_told_in_one_line(words: tuple[str, ...], said: str) -> None:
@@ -93,8 +108,57 @@ def test_sources_are_given_by_path(tmp_path: Path) -> None:
     assert list(recipe.data.evaluate) == ["test", "more"]
 
 
+def test_classes_found_at_a_path_take_their_places_in_a_list(
+    class_folders: Callable[..., Path],
+) -> None:
+    train = str(class_folders("photos", n01440764=5, n03888257=5))
+    recipe = changed("--data.train", train, "--classes", "imagenet1k")
+    for source in (recipe.data.train, recipe.data.evaluate["test"]):
+        assert len(source.classes) == 1000 and set(source.labels().tolist()) == {0, 701}
+    val = str(class_folders("val", n03888257=3))
+    recipe = changed("--data.train", train, "--data.evaluate.val", val, "--classes=imagenet1k")
+    assert recipe.data.evaluate["val"].labels().tolist() == [701] * 3
+    with pytest.raises(UserError, match="did you mean 'imagenet1k'"):
+        changed("--data.train", train, "--classes", "imagenet")
+
+
+def test_samplings_and_sources_made_of_others_have_fields_that_can_be_changed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    noisy = LabelNoise(Fold(Digits("all")), 0.1)
+    mixture = Mixture((Relabelled(noisy, names={"3": "three"}), Subset(Digits(), first=100)))
+    recipe = dataclasses.replace(
+        RECIPE, data=Data(mixture, {"test": Digits("test")}, sampling=Mixed((1.0, 2.0)))
+    )
+    words = (
+        *("--data.sampling.weights", "3", "1", "--data.train.sources.0.source.share", "0.5"),
+        *("--data.train.sources.1.first", "7", "--data.train.sources.0.source.source.fold", "2"),
+        *("--data.train.sources.0.names.3", "drei"),
+    )
+    data = override(LoadedRecipe("mine", recipe), words).recipe.data
+    assert data.sampling == Mixed((3.0, 1.0))
+    assert data.train == Mixture(
+        (
+            Relabelled(LabelNoise(Fold(Digits("all"), fold=2), 0.5), names={"3": "drei"}),
+            Subset(Digits(), first=7),
+        )
+    )
+    print_help(recipe, "imgclf train mine")
+    assert "--data.sampling.weights" in capsys.readouterr().out
+
+
 def test_without_sources_no_data_are_looked_for(tmp_path: Path) -> None:
-    words = ("--data.train", "gone", "--data.evaluate.x", "gone", "--kind", "cifar", "--seed", "2")
+    words = (
+        "--data.train",
+        "gone",
+        "--data.evaluate.x",
+        "gone",
+        "--kind",
+        "cifar",
+        "--seed",
+        "2",
+    )
+    words += ("--classes", "imagenet1k")
     assert override(LOADED, words, sources=False).recipe.seed == 2
     with pytest.raises(UserError, match="gone"):
         changed(*words)

@@ -1,10 +1,11 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from imgclf import Average, Epochs, Examples, Model, Never, Preprocess, Recipe, Steps, UserError
 from imgclf.augmentation import Translate
-from imgclf.data import Digits, Synthetic
+from imgclf.data import Balanced, Digits, LongTail, Synthetic, Undersampled
 from imgclf.optimizers import SGD
 from imgclf.recipe import Checkpoint, Data, resolve
 
@@ -19,6 +20,15 @@ def test_lengths_are_counted_in_steps_that_see_every_example() -> None:
     assert resolved.steps_per_epoch == 14.37 and resolved.steps == 29  # 28.74, rounded up
     assert resolve(dataclasses.replace(DIGITS, length=Examples(250))).steps == 3
     assert resolve(dataclasses.replace(DIGITS, length=Steps(7))).steps == 7
+
+
+def test_an_epoch_is_as_long_as_the_sampling_says() -> None:
+    even = data(train=LongTail(Digits(), 10), sampling=Undersampled())
+    resolved = resolve(dataclasses.replace(even, length=Epochs(3)))
+    rarest = np.bincount(LongTail(Digits(), 10).labels()).min()
+    assert resolved.order.n == 10 * rarest < 200
+    assert resolved.steps_per_epoch == 10 * rarest / 100
+    assert resolved.as_json()["recipe"]["data"]["sampling"] == {"kind": "Undersampled"}
 
 
 def test_the_kth_event_is_at_the_first_step_that_has_seen_enough() -> None:
@@ -53,6 +63,8 @@ def data(**fields: object) -> Recipe:
         (data(batch_size=5000), "at most the number of training images (=1,437); got 5000"),
         (data(evaluate={"x": Synthetic(9, 8, 1, 3)}), "'x' has 3 classes, 10 are learned"),
         (data(threads=-1), "`threads` of `Data`"),
+        (data(sampling=Balanced), "`sampling` of `Data` must be of kind `Sampling`; got <class"),
+        (data(sampling=Balanced(2)), "`power` of `Balanced` must lie in [0, 1]; got 2"),
         (change(accumulate=3), "divisible by the `accumulate` of `Recipe` (=3)"),
         (change(length=30), "`length` of `Recipe` must be a duration, such as Epochs(10)"),
         (change(data=3), "`data` of `Recipe` must be of kind `Data`; got 3"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imgclf import Mesh, Model, Recipe
-from imgclf.data import Digits
+from imgclf.data import Balanced, Digits, LongTail, Repeated, Sampling, Uniform
 from imgclf.recipe import Data, resolve
 from imgclf.training.feed import Evaluation, Resident, Streamed, is_resident
 from imgclf.training.mesh import batch_sharding, make_mesh
@@ -15,8 +15,10 @@ RECIPE = Recipe(
 )
 
 
-def test_resident_and_streamed_batches_are_the_same_from_any_start() -> None:
-    resolved, sharding = resolve(RECIPE), batch_sharding(make_mesh(Mesh()))
+@pytest.mark.parametrize("sampling", [Uniform(), Balanced(), Repeated(2)])
+def test_resident_and_streamed_batches_are_the_same_from_any_start(sampling: Sampling) -> None:
+    recipe = dataclasses.replace(RECIPE, data=dataclasses.replace(RECIPE.data, sampling=sampling))
+    resolved, sharding = resolve(recipe), batch_sharding(make_mesh(Mesh()))
     for start, stop in ((0, 3), (27, 31)):  # across the end of the first epoch, too
         streamed = list(Streamed(resolved, sharding, print).batches(start, stop))
         resident = list(Resident(resolved, sharding).batches(start, stop))
@@ -31,6 +33,16 @@ def test_an_epoch_shows_every_example_once() -> None:
     feed = Resident(resolve(RECIPE), batch_sharding(make_mesh(Mesh())))
     ids = feed.ids(0, 58).ravel()
     assert sorted(ids[:1437]) == list(range(1437)) == sorted(ids[1437:2874])
+
+
+def test_a_sampling_of_the_recipe_says_what_is_fed() -> None:
+    tail = LongTail(Digits(), 20)
+    data = dataclasses.replace(RECIPE.data, train=tail, sampling=Balanced())
+    resolved = resolve(dataclasses.replace(RECIPE, data=data))
+    feed = Resident(resolved, batch_sharding(make_mesh(Mesh())))
+    steps = -(-len(tail) // 50)
+    seen = np.bincount(tail.labels()[feed.ids(0, steps).ravel()[: len(tail)]], minlength=10)
+    assert np.ptp(np.bincount(tail.labels())) > 100 and np.ptp(seen) <= 1
 
 
 def test_evaluation_shows_every_example_once_and_keeps_small_sets() -> None:
