@@ -3,7 +3,8 @@
 A `Source` says what there is and reads example i; some are made of others: parts, mixtures, other
 labels. A `Sampling` says which example stands at which position of the training; `decode.decode`
 and a `Geometry` make pixels of it; `train_batches` and `evaluation_batches` make batches.
-`guess.guess` finds the sources that lie at a path.
+`guess.guess` finds the sources that lie at a path; `prepare.plan` begins a data set that is written
+from any source.
 
 Names are imported when they are first used. The functions `decode` and `guess` bear the names of
 their modules, and come from there: `from imgclf.data.guess import guess`.

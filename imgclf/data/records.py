@@ -1,19 +1,20 @@
 """ArrayRecord shards of `tf.train.Example` records, read without TensorFlow."""
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
-from imgclf.data.names import counted
+from imgclf.data import examples
+from imgclf.data.index_cache import Arrays, stamp_of
+from imgclf.data.names import Names
 from imgclf.data.source import Source, carried, check_classes, check_labels, numbered
 from imgclf.errors import UserError, unknown
-
-_AT_ONCE = 256  # records read together when all labels are looked up
 
 
 @final
@@ -22,7 +23,8 @@ class Records(Source):
     """Encoded images with labels, each a `tf.train.Example` in ArrayRecord shards.
 
     Class names come from a `labels.txt` or `classes.txt` beside the shards, one on a line; where
-    there is none they are called 0, 1, ...
+    there is none they are called 0, 1, ... The labels are looked up once, in all records, and kept
+    for the next time; names of examples are those in the feature `id`, where they have one.
     """
 
     path: str
@@ -54,17 +56,10 @@ class Records(Source):
         return self._labels
 
     def ids(self) -> Sequence[str]:
-        return counted("record", len(self))
+        return self._names
 
     def read(self, i: int) -> bytes:
-        try:
-            record = self._records[i]
-        except (ValueError, RuntimeError) as error:
-            raise OSError(f"record {i} cannot be read: {error}") from error
-        values = self._values(record, self.image)
-        if not values or not isinstance(values[0], bytes):
-            raise OSError(f"record {i} holds no encoded image in {self.image!r}")
-        return values[0]
+        return examples.image(self._records, i, self.image)
 
     @cached_property
     def _shards(self) -> list[str]:
@@ -76,14 +71,18 @@ class Records(Source):
                 f"The `path` of `Records` must be a folder with *.array_record* files, or a "
                 f"pattern that fits such files; nothing fits {pattern}"
             )
+        folder = Path(shards[0]).parent
+        if (folder / "prepare.json").is_file() and not (folder / "dataset_info.json").is_file():
+            raise UserError(
+                f"The data set in {folder} is not whole yet; the `imgclf data prepare` that began "
+                f"it goes on with it"
+            )
         return shards
 
-    @cached_property
-    def _records(self) -> Any:
-        from array_record.python import array_record_data_source
-
+    @carried
+    def _records(self) -> examples.Shards:
         try:
-            return array_record_data_source.ArrayRecordDataSource(self._shards)
+            return examples.Shards([(file, 0, examples.count(file)) for file in self._shards])
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(
                 f"`Records` must be given whole ArrayRecord files; {self.path}: "
@@ -92,47 +91,47 @@ class Records(Source):
 
     @carried
     def _labels(self) -> np.ndarray:
-        found = []
-        for start in range(0, len(self), _AT_ONCE):
-            several = range(start, min(start + _AT_ONCE, len(self)))
-            try:
-                records = self._records.__getitems__(several)
-            except (ValueError, RuntimeError) as error:
-                raise UserError(f"`Records` cannot read {self.path}: {error}") from None
-            found += [self._values(record, self.label) for record in records]
-        lengths = {len(values) for values in found}
+        return np.asarray(self._index["labels"])
+
+    @cached_property
+    def _names(self) -> Names:
+        return examples.names(self._index)
+
+    @cached_property
+    def _index(self) -> Arrays:
+        what = f"Records {' '.join(map(os.path.abspath, self._shards))} {self.label} {self.image}"
+        return examples.index(what, stamp_of(*self._shards), self._find)
+
+    def _find(self) -> tuple[Arrays, bool]:
+        def look(record: bytes) -> tuple[list, bytes]:
+            found = examples.features(record)
+            label = examples.values(found, self.label)
+            for feature in (self.label, self.image):
+                if feature not in found:
+                    raise unknown(f"feature in the records of {self.path}", feature, found)
+            return list(label), examples.name(found)
+
+        try:
+            found, whole = self._records.all(look)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise UserError(f"`Records` cannot read {self.path}: {examples.said(error)}") from None
+        lengths = {len(each[0]) for each in found if each}
         if len(lengths) != 1:
             raise UserError(
                 f"Every `{self.label}` of `Records` must have as many numbers as the others; got "
                 f"{sorted(lengths)} ({self.path})"
             )
-        labels = np.array(found)
+        # The label of a damaged record is never used: it is replaced or masked when it is read.
+        labels = np.array([each[0] if each else [0] * max(lengths) for each in found])
         if not np.issubdtype(labels.dtype, np.number):
-            raise UserError(
-                f"The `{self.label}` of `Records` must be a number; got {found[0][0]!r}"
-            )
-        return labels[:, 0].astype(np.int32) if lengths == {1} else labels.astype(np.float32)
-
-    def _values(self, record: bytes, name: str) -> Any:
-        from google.protobuf.message import DecodeError
-        from tensorflow_datasets.proto import tf_example_pb2
-
-        try:
-            features = tf_example_pb2.Example.FromString(record).features.feature
-        except DecodeError:
-            raise UserError(
-                f"The records of {self.path} must be tf.train.Example messages"
-            ) from None
-        kind = features[name].WhichOneof("kind") if name in features else None
-        if kind is None:
-            raise unknown(f"feature in the records of {self.path}", name, features)
-        return getattr(features[name], kind).value
+            first = next(each[0][0] for each in found if each)
+            raise UserError(f"The `{self.label}` of `Records` must be a number; got {first!r}")
+        labels = labels[:, 0].astype(np.int32) if lengths == {1} else labels.astype(np.float32)
+        return examples.indexed(
+            labels, [each[1] if each else b"" for each in found], "record"
+        ), whole
 
 
 def _names_beside(shard: str) -> tuple[str, ...]:
-    for name in ("labels.txt", "classes.txt"):
-        file = Path(shard).parent / name
-        if file.is_file():
-            lines = file.read_text(encoding="utf-8").splitlines()
-            return tuple(line.strip() for line in lines if line.strip())
-    return ()
+    found = (examples.lines(Path(shard).parent / name) for name in ("labels.txt", "classes.txt"))
+    return next((names for names in found if names), ())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from imgclf.data import TFDS, Records
+from imgclf.data import examples as package_examples
 from imgclf.errors import UserError
 
 
@@ -131,3 +132,80 @@ def test_records_say_what_is_wrong_with_them(shards, tmp_path):
     shard.write_bytes(shard.read_bytes()[:65536])
     with pytest.raises(UserError, match="must be given whole ArrayRecord files"):
         len(Records(str(shards)))
+
+
+def flip_a_bit_of(shard, image):
+    """Damages the shard where the encoded `image` lies in it."""
+    raw = bytearray(shard.read_bytes())
+    raw[raw.index(image) + len(image) // 2] ^= 4
+    shard.write_bytes(raw)
+
+
+def write_plain(insects, examples):
+    """Writes the second shard anew, not compressed."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    shard = insects / "1.0.0" / "insects-train.array_record-00001-of-00002"
+    writer = ArrayRecordWriter(str(shard), "group_size:1,uncompressed")
+    for image, label in examples[7:12]:
+        example = tf_example_pb2.Example()
+        example.features.feature["image"].bytes_list.value.append(image)
+        example.features.feature["label"].int64_list.value.append(label)
+        writer.write(example.SerializeToString())
+    writer.close()
+    return shard
+
+
+@pytest.mark.parametrize("kind", [TFDS, Records])
+def test_a_flipped_bit_is_an_oserror_of_its_record_that_names_the_shard(insects, examples, kind):
+    shard = write_plain(insects, examples)
+    flip_a_bit_of(shard, examples[9][0])
+    path = insects / "1.0.0" / "insects-train*" if kind is Records else insects
+    source = kind(str(path))
+    labels = source.labels().tolist()
+    assert labels[:9] + labels[10:] == [label for _, label in [*examples[:9], *examples[10:12]]]
+    with pytest.raises(OSError, match=f"record 9 of {shard.name} cannot be read: Corrupted"):
+        source.read(9)
+    assert [source.read(i) for i in (8, 10)] == [examples[i][0] for i in (8, 10)]
+
+
+@pytest.mark.parametrize("kind", [TFDS, Records])
+def test_labels_are_read_once_and_kept_unless_a_shard_changed_or_is_damaged(
+    insects, examples, kind, monkeypatch
+):
+    path = str(insects / "1.0.0" / "insects-train*" if kind is Records else insects)
+    shard = write_plain(insects, examples)
+    looked, features = [], package_examples.features
+    monkeypatch.setattr(
+        package_examples, "features", lambda record: looked.append(record) or features(record)
+    )
+    wanted = [label for _, label in examples[:12]]
+    for reads in (12, 12):  # the second time none more
+        source = kind(path)
+        assert source.labels().tolist() == wanted and len(source.ids()) == 12
+        assert len(looked) == reads
+    flip_a_bit_of(shard, examples[9][0])
+    for reads in (23, 34):  # eleven are whole
+        kind(path).labels()
+        assert len(looked) == reads
+    write_plain(insects, examples)
+    assert kind(path).labels().tolist() == wanted and len(looked) == 46
+
+
+def test_an_id_that_is_a_number_is_no_name(tmp_path, examples):
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    writer = ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1")
+    for (image, label), name in zip(examples[:3], (7, b"\xff.png", None), strict=True):
+        feature = (example := tf_example_pb2.Example()).features.feature
+        feature["image"].bytes_list.value.append(image)
+        feature["label"].int64_list.value.append(label)
+        if isinstance(name, int):
+            feature["id"].int64_list.value.append(name)
+        elif name:
+            feature["id"].bytes_list.value.append(name)
+        writer.write(example.SerializeToString())
+    writer.close()
+    assert list(Records(str(tmp_path)).ids()) == ["record0", "\udcff.png", "record2"]
