@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from imgclf.data.order import GroupOrder as GroupOrder
     from imgclf.data.order import Order as Order
     from imgclf.data.order import Stream as Stream
+    from imgclf.data.parquet import Parquet as Parquet
     from imgclf.data.pipeline import Problem as Problem
     from imgclf.data.pipeline import decode_all as decode_all
     from imgclf.data.pipeline import evaluation_batches as evaluation_batches
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from imgclf.data.subsets import Subset as Subset
     from imgclf.data.synthetic import Synthetic as Synthetic
     from imgclf.data.table import Table as Table
+    from imgclf.data.tars import Tar as Tar
     from imgclf.data.tfds import TFDS as TFDS
 
 _NAMES = {
@@ -81,6 +83,7 @@ _NAMES = {
     "measured": ("Measured", "measure"),
     "mixture": ("Mixture",),
     "order": ("GroupOrder", "Order", "Stream"),
+    "parquet": ("Parquet",),
     "pipeline": ("Problem", "decode_all", "evaluation_batches", "train_batches"),
     "records": ("Records",),
     "relabelled": ("Relabelled",),
@@ -99,6 +102,7 @@ _NAMES = {
     "subsets": ("PartiallyLabelled", "Subset"),
     "synthetic": ("Synthetic",),
     "table": ("Table",),
+    "tars": ("Tar",),
     "tfds": ("TFDS",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

@@ -19,11 +19,14 @@ from imgclf.data.guess_tables import (
     tables,
 )
 from imgclf.data.idx import FILE, Idx
+from imgclf.data.parquet import Parquet, has_parquet_images
 from imgclf.data.records import Records
 from imgclf.data.rows import columns
+from imgclf.data.shards import has_shards, sources_of
 from imgclf.data.source import Source
 from imgclf.data.splits import Split
 from imgclf.data.table import Table
+from imgclf.data.tars import Tar
 from imgclf.data.tfds import TFDS, newest_version
 from imgclf.errors import UserError, unknown
 
@@ -54,6 +57,8 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
     | `*.npz`: `train.npz` and one of the names above, or a single file | `Arrays` |
     | `dataset_info.json`, here or in a version's folder | `TFDS` |
     | `*.array_record*` files | `Records`, split |
+    | `*.tar` files | `Tar`; `train*` and one of the names above, or all, split |
+    | `*.parquet` files with a column of images | `Parquet`, likewise |
 
     A table has a usual name for each column (`path`, `file`, `filename`, `file_name` or `image`;
     `label`, `class` or `target`). What is held out is a column `split`, or a table of its own.
@@ -253,6 +258,13 @@ _KINDS = {
     "arrays": _Kind("arrays", _has_arrays, _arrays, "an .npz file"),
     "tfds": _Kind("a TFDS data set", _has_tfds, _tfds),
     "records": _Kind("ArrayRecord shards", _has_records, _records, "*.array_record* files"),
+    "tar": _Kind("tar shards", has_shards(".tar"), sources_of(Tar, ".tar"), "*.tar files"),
+    "parquet": _Kind(
+        "Parquet images",
+        has_parquet_images,
+        sources_of(Parquet, ".parquet"),
+        "*.parquet files with images",
+    ),
 }
 
 KINDS = tuple(_KINDS)

@@ -13,6 +13,7 @@ import numpy as np
 from imgclf.data import examples
 from imgclf.data.index_cache import Arrays, stamp_of
 from imgclf.data.names import Names
+from imgclf.data.shards import names_beside
 from imgclf.data.source import Source, carried, check_classes, check_labels, numbered
 from imgclf.errors import UserError, unknown
 
@@ -41,7 +42,7 @@ class Records(Source):
     def classes(self) -> tuple[str, ...]:
         soft = self._labels.ndim == 2
         count = self._labels.shape[1] if soft else int(self._labels.max()) + 1
-        names = _names_beside(self._shards[0]) or numbered(count)
+        names = names_beside(self._shards[0]) or numbered(count)
         check_classes("Records", Path(self.path), names)
         return names
 
@@ -130,8 +131,3 @@ class Records(Source):
         return examples.indexed(
             labels, [each[1] if each else b"" for each in found], "record"
         ), whole
-
-
-def _names_beside(shard: str) -> tuple[str, ...]:
-    found = (examples.lines(Path(shard).parent / name) for name in ("labels.txt", "classes.txt"))
-    return next((names for names in found if names), ())

@@ -1,10 +1,15 @@
+import io
+import itertools
 import re
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
-from imgclf.data import TFDS, Arrays, Cifar, Folder, Idx, Records, Split, Table
+from imgclf.data import TFDS, Arrays, Cifar, Folder, Idx, Parquet, Records, Split, Table, Tar
 from imgclf.data.guess import KINDS, guess, whole
 from imgclf.errors import UserError
 
@@ -155,8 +160,16 @@ def idx_files(tmp_path):
 @pytest.fixture
 def there(request, tmp_path, class_folders, cifar, shards, insects, idx_files):
     """For a word of each row of the README's table: what lies there, and what it is taken for."""
-    for name in ("both", "parts", "one", "two"):
+    for name in ("both", "parts", "one", "two", "tars", "pages"):
         (tmp_path / name).mkdir()
+    for name in ("train-0.tar", "val-0.tar"):
+        with tarfile.open(tmp_path / "tars" / name, "w") as tar:
+            for i, ending in itertools.product(range(2), ("cls", "png")):
+                member = tarfile.TarInfo(f"{i}.{ending}")
+                member.size = 1
+                tar.addfile(member, io.BytesIO(b"%d" % i))
+    rows = {"image": [b"1"] * 10, "label": ["ant", "bee"] * 5}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "pages" / "a.parquet")
     class_folders("both/train", ant=2, bee=2)
     class_folders("both/val", ant=1, bee=1)
     (tmp_path / "one" / "labels.csv").write_text(ROWS)
@@ -174,6 +187,8 @@ def there(request, tmp_path, class_folders, cifar, shards, insects, idx_files):
         "one `.npz`": (tmp_path / "parts", Arrays, "arrays", True),
         "`dataset_info.json`": (insects, TFDS, "tfds", False),
         "`*.array_record*`": (shards, Records, "records", True),
+        "`*.tar`": (tmp_path / "tars", Tar, "tar", False),
+        "`*.parquet` with a column": (tmp_path / "pages", Parquet, "parquet", True),
     }
 
 

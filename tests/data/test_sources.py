@@ -1,11 +1,14 @@
 import dataclasses
+import io
 import pickle
 import subprocess
 import sys
 import tarfile
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from imgclf import data
 from imgclf.data import (
@@ -33,7 +36,17 @@ def each_kind(class_folders, cifar, shards, insects, tmp_path) -> list[Source]:
     for name, head in idx.items():
         body = bytes(27) if "images" in name else bytes([1, 0, 1])
         (tmp_path / f"train-{name}-ubyte").write_bytes(bytes(head) + body)
+    rows = {"image": [str(i).encode() for i in range(4)], "label": ["a", "b", "a", "b"]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "a.parquet")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for i in range(4):
+            for name, content in ((f"{i}.png", str(i).encode()), (f"{i}.cls", b"%d" % (i % 2))):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
     return [
+        data.Tar(str(tmp_path / "a.tar")),
+        data.Parquet(str(tmp_path / "a.parquet")),
         Digits("test"),
         Folder(str(class_folders("photos", ant=3, bee=2))),
         Cifar("train", str(cifar)),
