@@ -6,10 +6,10 @@ from imgclf.commands import main
 
 
 def run() -> None:
-    """Leaves with the command's status, without waiting for threads of a save that failed."""
+    """Leaves with the command's status, without waiting for a failed save or a hanging thread."""
     status = main()
-    checkpoints = sys.modules.get("imgclf.training.checkpoints")
-    if getattr(checkpoints, "left_behind", False):
+    mine = ("imgclf.training.checkpoints", "imgclf.data.workers")
+    if any(getattr(sys.modules.get(name), "left_behind", False) for name in mine):
         from imgclf.training.cluster import place
         from imgclf.training.signals import leave_at_once
 

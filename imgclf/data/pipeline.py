@@ -6,17 +6,14 @@ of the iterator is one integer, and threads, workers and processes do not change
 
 import copyreg
 import dataclasses
-import gc
-import multiprocessing
+import errno
 import os
-import signal
 import sys
-import threading
-import traceback
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from multiprocessing import resource_tracker
 from typing import Any, final
 
 import numpy as np
@@ -25,6 +22,7 @@ from imgclf.data.decode import BadImage, decode
 from imgclf.data.geometry import Central, Geometry
 from imgclf.data.order import Stream
 from imgclf.data.source import Source, carried, checked_labels
+from imgclf.data.workers import PATIENCE, Elements
 from imgclf.errors import UserError
 from imgclf.preprocess import Preprocess
 
@@ -33,6 +31,10 @@ Batch = dict[str, Any]
 (b,): the index into the source, and `problems`: a list of `Problem`."""
 
 _UNREADABLE = (BadImage, OSError)
+_PASSING = (TimeoutError, ConnectionError, InterruptedError)
+_PASSING_NUMBERS = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH)
+_PAUSES = (0.1, 0.4, 1.0)
+"""Seconds between the attempts to read what may be there the next time."""
 
 if sys.version_info < (3, 12):  # there the lock in it keeps a person's source from being pickled
 
@@ -67,13 +69,10 @@ class Problem:
 class Batches(Iterator[Batch]):
     """An iterator of batches; `close()` it, or leave its `with`, to end threads and processes."""
 
-    def __init__(
-        self, elements: Iterator[Batch] | None, source: Source, labels: np.ndarray, workers: int
-    ):
+    def __init__(self, elements: Elements | None, source: Source, labels: np.ndarray):
         self._elements = elements
         self._source = source
         self._labels = labels
-        self._workers = workers
 
     def __next__(self) -> Batch:
         if self._elements is None:
@@ -88,10 +87,7 @@ class Batches(Iterator[Batch]):
     def close(self) -> None:
         elements, self._elements = self._elements, None
         if elements is not None:
-            elements.close()  # type: ignore[attr-defined]
-            del elements
-            if self._workers:  # Grain keeps each one's last batch, in shared memory, in a cycle
-                gc.collect()
+            elements.close()
 
     def __enter__(self) -> "Batches":
         return self
@@ -105,8 +101,7 @@ class Batches(Iterator[Batch]):
         label = self._labels[np.maximum(ids, 0)]
         label[ids < 0] = 0
         return {
-            # A worker's array owns shared memory, which this plain view keeps alive.
-            "image": element["image"].view(np.ndarray),
+            "image": element["image"],
             "label": label,
             "mask": np.array(element["mask"]),
             "id": ids,
@@ -130,6 +125,8 @@ def train_batches(
     exif: bool = True,
     workers: int = 0,
     threads: int = 0,
+    patience: float = PATIENCE,
+    warn: Callable[[str], None] = warnings.warn,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -139,15 +136,16 @@ def train_batches(
     them, `batch_size / process_count` rows. Images go through `geometry`, unless the size of
     `preprocess` is 0 or the source gives arrays that have it; what is random there is drawn from
     `seed` and position. A record that cannot be read gives way to the next one of the source that
-    can, and is told of under `problems`.
+    can; where it was due it is told of under `problems`.
 
     `workers`: processes that decode (0: this one does); `threads`: threads in each (0: as many as
-    there are CPUs for).
+    there are CPUs for). A worker that dies, or gives nothing for `patience` seconds, is named to
+    `warn` and replaced, three times at most; the batches stay the same.
     """
     reader = _reader(source, geometry, preprocess, seed, exif)
     rows = _rows(batch_size, process_index, process_count)
-    make = partial(_train_batch, reader, order, batch_size, rows)
-    return _batches(source, make, start, stop, workers, threads)
+    make = partial(_train_batch, reader, order, batch_size, rows, set())
+    return _batches(source, make, start, stop, workers, threads, patience, warn)
 
 
 def evaluation_batches(
@@ -160,6 +158,8 @@ def evaluation_batches(
     exif: bool = True,
     workers: int = 0,
     threads: int = 0,
+    patience: float = PATIENCE,
+    warn: Callable[[str], None] = warnings.warn,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -173,7 +173,8 @@ def evaluation_batches(
     reader = _reader(source, geometry or Central(), preprocess, 0, exif, channels)
     rows = _rows(batch_size, process_index, process_count)
     make = partial(_evaluation_batch, reader, batch_size, rows)
-    return _batches(source, make, 0, -(-len(source) // batch_size), workers, threads)
+    stop = -(-len(source) // batch_size)
+    return _batches(source, make, 0, stop, workers, threads, patience, warn)
 
 
 def decode_all(source: Source, preprocess: Preprocess, exif: bool = True) -> np.ndarray:
@@ -271,28 +272,50 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray
 
 
 def _train_batch(
-    reader: _Reader, order: Stream, batch_size: int, rows: np.ndarray, step: int
+    reader: _Reader, order: Stream, batch_size: int, rows: np.ndarray, bad: set[int], step: int
 ) -> Batch:
     positions = step * batch_size + rows
     ids = order.ids(positions)
     images = np.empty((len(rows), *reader.shape), np.uint8)
     problems: list[tuple[int, str, int]] = []
     for row, position in enumerate(positions.tolist()):
-        ids[row], images[row] = _next_good(reader, int(ids[row]), position, problems)
+        i = int(ids[row])
+        try:
+            images[row] = _patiently(reader, i, position)
+        except _UNREADABLE as error:
+            bad.add(i)
+            problems.append((i, _said(error), position))
+            ids[row], images[row] = _next_good(reader, i, position, bad)
     mask = np.ones(len(rows), bool)
     return {"image": images, "mask": mask, "id": ids, "problems": problems}
 
 
-def _next_good(
-    reader: _Reader, i: int, position: int, problems: list[tuple[int, str, int]]
-) -> tuple[int, np.ndarray]:
+def _next_good(reader: _Reader, i: int, position: int, bad: set[int]) -> tuple[int, np.ndarray]:
+    """The next readable record after `i`; what is in `bad`, found so before, is not read again.
+
+    Only where a record is due itself it is told of: so it does not matter who passed it before.
+    """
     n = len(reader.source)
-    for candidate in ((i + more) % n for more in range(n)):
+    for candidate in ((i + more) % n for more in range(1, n)):
+        if candidate in bad:
+            continue
         try:
-            return candidate, reader.image(candidate, position)
-        except _UNREADABLE as error:
-            problems.append((candidate, _said(error), position))
+            return candidate, _patiently(reader, candidate, position)
+        except _UNREADABLE:
+            bad.add(candidate)
     raise UserError(f"No image of `{type(reader.source).__name__}` can be read any more")
+
+
+def _patiently(reader: _Reader, i: int, position: int) -> np.ndarray:
+    """The image, tried for again where a disk or a network fails that may not the next time."""
+    for pause in _PAUSES:
+        try:
+            return reader.image(i, position)
+        except OSError as error:
+            if not (isinstance(error, _PASSING) or error.errno in _PASSING_NUMBERS):
+                raise
+        time.sleep(pause)
+    return reader.image(i, position)
 
 
 def _evaluation_batch(reader: _Reader, batch_size: int, rows: np.ndarray, number: int) -> Batch:
@@ -305,7 +328,7 @@ def _evaluation_batch(reader: _Reader, batch_size: int, rows: np.ndarray, number
         if i < 0:
             continue
         try:
-            images[row] = reader.image(i, i)
+            images[row] = _patiently(reader, i, i)
         except _UNREADABLE as error:
             mask[row] = False
             problems.append((i, _said(error), i))
@@ -323,71 +346,27 @@ def _batches(
     stop: int,
     workers: int,
     threads: int,
+    patience: float,
+    warn: Callable[[str], None],
 ) -> Batches:
     for name, value in (("workers", workers), ("threads", threads)):
         if value < 0:
             raise UserError(f"The `{name}` must be 0 or more; got {value}")
+    if not patience > 0:
+        raise UserError(f"The `patience` must be greater than 0 seconds; got {patience}")
     labels = checked_labels(source)
     if start >= stop:
-        return Batches(None, source, labels, workers)
-
-    import grain
-    from absl import flags
-
-    threads = threads or max(1, min(16, _cpus()) // max(1, workers))
-    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
-    dataset = grain.MapDataset.range(start, stop)
-    if not workers:
-        return Batches(iter(dataset.map(make).to_iter_dataset(read)), source, labels, workers)
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's workers read absl's flags; we have none
-    _start_tracker()
-    processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-    sent = dataset.map(partial(_with_plain_errors, make)).to_iter_dataset(read)
-    elements = iter(sent.mp_prefetch(processes, _leave_with_the_parent))
-    return Batches(elements, source, labels, workers)
-
-
-def _start_tracker() -> None:
-    # Python's tracker of shared memory ignores SIGINT and SIGTERM, but would die of SIGUSR1. It
-    # frees what workers had made when they were stopped, and need not warn a person of that.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    warned = os.environ.get("PYTHONWARNINGS")
-    quiet = "ignore:resource_tracker:UserWarning"
-    os.environ["PYTHONWARNINGS"] = f"{warned},{quiet}" if warned else quiet
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if warned is None:
-            del os.environ["PYTHONWARNINGS"]
-        else:
-            os.environ["PYTHONWARNINGS"] = warned
-
-
-def _leave_with_the_parent(worker: int, workers: int) -> None:
-    # A terminal or a scheduler sends signals to all processes; what they mean the parent decides.
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(each, signal.SIG_IGN)
-    # A worker whose parent was killed would wait without end for its batches to be taken.
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _with_plain_errors(make: Callable[[int], Batch], number: int) -> Batch:
-    # An exception that cannot be pickled would be lost on its way, and waited for without end.
-    try:
-        return make(number)
-    except UserError as error:
-        raise UserError(str(error)) from None
-    except Exception:
-        raise RuntimeError(f"In a worker of the data pipeline:\n{traceback.format_exc()}") from None
+        return Batches(None, source, labels)
+    elements = Elements(
+        make,
+        start,
+        stop,
+        workers=workers,
+        threads=threads or max(1, min(16, _cpus()) // max(1, workers)),
+        patience=patience,
+        warn=warn,
+    )
+    return Batches(elements, source, labels)
 
 
 def _cpus() -> int:

@@ -18,6 +18,8 @@ MAY_CHANGE = (
     "data.root",
     "data.workers",
     "data.threads",
+    "data.worker_timeout",
+    "data.bad_share",
     "data.resident",
     "data.evaluate_batch_size",
 )

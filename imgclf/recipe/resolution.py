@@ -164,6 +164,12 @@ def _check(recipe: Recipe) -> None:
     ):
         if every.amount <= 0:
             raise UserError(f"The `{name}` of `{owner}` must be greater than 0; got {every}")
+    if not data.worker_timeout > 0:
+        raise UserError(
+            f"The `worker_timeout` of `Data` must be greater than 0; got {data.worker_timeout}"
+        )
+    if not 0 <= data.bad_share <= 1:
+        raise UserError(f"The `bad_share` of `Data` must lie in [0, 1]; got {data.bad_share}")
     if not 0 <= recipe.average.decay < 1:
         raise UserError(f"The `decay` of `Average` must lie in [0, 1); got {recipe.average.decay}")
     if data.batch_size % recipe.accumulate:

@@ -41,6 +41,11 @@ class Data:
     """Processes that decode training images; 0: the threads of this one do."""
     threads: int = 0
     """Threads that decode, in each process; 0: as many as there are CPUs for."""
+    worker_timeout: float = 60.0
+    """Seconds without a batch after which a worker that is waited for counts as hanging."""
+    bad_share: float = 0.01
+    """Share of the training records read so far, from a thousand on, that may be unreadable; above
+    it the run saves and stops. 1: never."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Both ways give the same examples in the same order. What a worker could not read
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -35,8 +36,15 @@ Report = Callable[[list[Problem]], None]
 class Streamed:
     """Batches decoded by the pipeline, ahead of time on the host."""
 
-    def __init__(self, resolved: Resolved, sharding: NamedSharding, report: Report):
-        self._resolved, self._sharding, self._report = resolved, sharding, report
+    def __init__(
+        self,
+        resolved: Resolved,
+        sharding: NamedSharding,
+        report: Report,
+        warn: Callable[[str], None] = warnings.warn,
+    ):
+        self._resolved, self._sharding = resolved, sharding
+        self._report, self._warn = report, warn
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of the steps from `start` up to `stop`."""
@@ -54,6 +62,8 @@ class Streamed:
             exif=data.exif,
             workers=data.workers,
             threads=data.threads,
+            patience=data.worker_timeout,
+            warn=self._warn,
             process_index=index,
             process_count=count,
         )
@@ -135,6 +145,7 @@ class Evaluation:
             channels=self._channels,
             exif=self._data.exif,
             threads=self._data.threads,
+            patience=self._data.worker_timeout,
             process_index=index,
             process_count=count,
         )

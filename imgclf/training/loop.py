@@ -127,7 +127,7 @@ def _check_alike(resolved: Resolved, cluster: Cluster) -> None:
                 )
 
 
-_MAY_DIFFER = r"(^|[.])(path|root|workers|threads|weights)$"
+_MAY_DIFFER = r"(^|[.])(path|root|workers|threads|worker_timeout|weights)$"
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ class Session:
         self._mesh = make_mesh(recipe.mesh)
         check_batch(self._mesh, "`batch_size` of `Data`", recipe.data.batch_size)
         self._bad_records = BadRecords(
-            run.bad_records, recipe.data.batch_size, display, cluster, self._not_written
+            run.bad_records, recipe.data, display, cluster, self._not_written
         )
         self._evaluations = {
             name: Evaluation(
@@ -105,10 +105,11 @@ class Session:
             learned = {name: self._metadata(start)[name] for name in ("evaluation", "history")}
             self._attempt(lambda: self._checkpoints.annotate(start, learned))
         if start < resolved.steps:
+            sharding, report = batch_sharding(self._mesh), self._bad_records.of("train")
             feed = (
-                Resident(resolved, batch_sharding(self._mesh))
+                Resident(resolved, sharding)
                 if resident
-                else Streamed(resolved, batch_sharding(self._mesh), self._bad_records.of("train"))
+                else Streamed(resolved, sharding, report, self._display.warn)
             )
             self._display.say("compiling the step ...")
             with clock("compile"):
@@ -153,6 +154,7 @@ class Session:
         if self._cluster.main:
             self._cut(saved.step, evaluated=self._is_evaluated(saved.step))
         self._meter = Meter(**saved.metadata["meter"])
+        self._bad_records.resume(saved.metadata.get("unread", 0))
         self._clock.resume(saved.metadata["seconds"])
         then = saved.metadata["facts"]
         other = [f"{k} {then[k]!r} -> {v!r}" for k, v in self._facts.items() if then.get(k, v) != v]
@@ -181,6 +183,7 @@ class Session:
         evaluated = self._evaluation_steps()
         saved = self._saving_steps
         logged = resolved.cadence(recipe.log.every) | evaluated
+        watched = logged | saved
         self._rates = program.rates(logged)
         traced = (self._cluster.main and self._profile) or (-1, -1)
         halts = sorted(evaluated | saved | set(traced))
@@ -192,6 +195,12 @@ class Session:
         gc.freeze()  # a collection among all that tracing has left behind takes a tenth of a second
         try:
             while done < last:
+                if done in watched and (why := self._bad_records.too_many(done)):
+                    self._collect(program, logged, done, keep=0)
+                    if done not in saved and done != start:
+                        self._save(state, done)
+                    self._checkpoints.wait()
+                    raise UserError(f"{why}; {self._checkpoints.said_last()}")
                 self._trace(done, traced)
                 stop = min(done + runner.size, halts[bisect(halts, done)])
                 with self._clock("step"):
@@ -337,6 +346,7 @@ class Session:
             "evaluation": dict(self._values) if competes else {},
             "history": list(self._history),
             "meter": self._meter.as_json(),
+            "unread": self._bad_records.unread(step),
             "facts": self._facts,
             "seconds": self._seconds(),
         }

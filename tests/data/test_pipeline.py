@@ -1,5 +1,6 @@
 """Batches: the same examples and pixels however many threads, workers and processes make them."""
 
+import errno
 import io
 import multiprocessing
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 import types
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imgclf.data import pipeline
 from imgclf.data.decode import decode
 from imgclf.data.geometry import Central, RandomResizedCrop, Squash
 from imgclf.data.order import Order
@@ -52,7 +55,7 @@ class Numbered(Source):
 
     def read(self, i):
         if i in self.bad:
-            raise OSError(5, "Input/output error")
+            raise FileNotFoundError(2, "No such file")
         return np.full((self.side, self.side, 1), i % 256, np.uint8)
 
 
@@ -240,7 +243,7 @@ def test_a_bad_record_gives_way_to_the_next_good_one_and_is_told_of():
     order = Order(21, 0, shuffle=False)
     first = training(source, order=order, stop=1)[0]
     assert first["id"].tolist() == [0, 1, 2, 3, 6, 6, 6, 7]
-    assert [(p.id, p.position) for p in first["problems"]] == [(4, 4), (5, 4), (5, 5)]
+    assert [(p.id, p.position) for p in first["problems"]] == [(4, 4), (5, 5)]
     assert first["problems"][0].name == "number 4" and "\n" not in first["problems"][0].reason
     assert first["mask"].all()
     np.testing.assert_array_equal(first["label"], first["id"] % 2)
@@ -249,7 +252,7 @@ def test_a_bad_record_gives_way_to_the_next_good_one_and_is_told_of():
 def test_the_last_record_gives_way_to_the_first():
     batch = training(Numbered(n=3, bad=(2,)), batch_size=3, stop=1, preprocess=PLAIN)[0]
     assert sorted(batch["id"].tolist()) == [0, 0, 1]
-    assert [p.reason for p in batch["problems"]] == ["[Errno 5] Input/output error"]
+    assert [p.reason for p in batch["problems"]] == ["[Errno 2] No such file"]
 
 
 def test_a_source_without_a_readable_record_is_a_users_error():
@@ -275,7 +278,51 @@ def test_evaluation_masks_a_bad_record_and_keeps_its_id():
     assert batch["id"].tolist() == list(range(8))
     assert batch["mask"].tolist() == [True] * 3 + [False] + [True] * 4
     assert not batch["image"][3].any()
-    assert batch["problems"] == [Problem(3, "number 3", "[Errno 5] Input/output error", 3)]
+    assert batch["problems"] == [Problem(3, "number 3", "[Errno 2] No such file", 3)]
+
+
+@dataclass(frozen=True)
+class Fails(Numbered):
+    """One record fails so many times in one way before it can be read."""
+
+    number: int = errno.EIO
+    times: int = 3
+    counts: Any = None
+
+    def read(self, i):
+        self.counts[i] += 1
+        if i == 9 and self.counts[9] <= self.times:
+            raise OSError(self.number, "failed")
+        return super().read(i)
+
+
+@pytest.mark.parametrize(
+    ("number", "times", "reads", "bad"),
+    [
+        (errno.EIO, 3, 4, []),
+        (errno.ESTALE, 9, 4, [9]),
+        (errno.ETIMEDOUT, 1, 2, []),
+        (errno.ENOENT, 9, 1, [9]),
+    ],
+)
+def test_only_what_may_pass_is_tried_again_before_it_counts_as_bad(
+    number, times, reads, bad, monkeypatch
+):
+    monkeypatch.setattr(pipeline, "_PAUSES", (0, 0, 0))
+    source = Fails(number=number, times=times, counts=Counter())
+    batches = evaluation(source, threads=1)
+    assert [p.id for batch in batches for p in batch["problems"]] == bad
+    assert source.counts[9] == reads
+
+
+def test_a_long_stretch_of_bad_records_is_not_read_again_for_each_of_them():
+    n = 200
+    source = Fails(n=n, number=errno.ENOENT, bad=tuple(range(100)), times=0, counts=Counter())
+    batches = training(source, order=Order(n, 0, shuffle=False), stop=n // 8, threads=1)
+    assert [p.id for batch in batches for p in batch["problems"]] == list(range(100))
+    assert all(batch["id"].min() >= 100 for batch in batches)
+    # Once to find what is due, once or twice in passing by; not once for each before it.
+    assert max(source.counts[i] for i in range(100)) <= 3
 
 
 def test_soft_labels_travel_as_they_are():
@@ -331,6 +378,7 @@ def test_all_at_once_is_what_evaluation_streams():
         ({"batch_size": 0}, "`batch_size` must be a positive"),
         ({"workers": -1}, "`workers` must be 0 or more"),
         ({"threads": -1}, "`threads` must be 0 or more"),
+        ({"patience": 0}, "`patience` must be greater than 0"),
         ({"geometry": RandomResizedCrop(scale=(2.0, 1.0))}, "The `scale` of `RandomResizedCrop`"),
     ],
 )

@@ -65,6 +65,8 @@ def data(**fields: object) -> Recipe:
         (data(threads=-1), "`threads` of `Data`"),
         (data(sampling=Balanced), "`sampling` of `Data` must be of kind `Sampling`; got <class"),
         (data(sampling=Balanced(2)), "`power` of `Balanced` must lie in [0, 1]; got 2"),
+        (data(worker_timeout=0.0), "`worker_timeout` of `Data`"),
+        (data(bad_share=1.5), "`bad_share` of `Data`"),
         (change(accumulate=3), "divisible by the `accumulate` of `Recipe` (=3)"),
         (change(length=30), "`length` of `Recipe` must be a duration, such as Epochs(10)"),
         (change(data=3), "`data` of `Recipe` must be of kind `Data`; got 3"),

@@ -386,7 +386,7 @@ def test_what_processes_cannot_read_is_listed_once_and_counted(
         list(map(json.loads, (tmp_path / run / "bad_records.jsonl").read_text().splitlines()))
         for run in ("one", "two")
     )
-    assert {each["name"] for each in one} == {"bee/7.jpg", "bee/3.jpg"} and len(one) == 3
+    assert {each["name"] for each in one} == {"bee/7.jpg", "bee/3.jpg"} and len(one) == 2
     assert sorted(map(str, one)) == sorted(map(str, two))
     for run in ("one", "two"):
         last = json.loads((tmp_path / run / "result.json").read_text())["metrics"]["last"]

@@ -359,8 +359,7 @@ def test_unreadable_photographs_are_replaced_masked_and_listed(tmp_path: Path) -
     bad = [json.loads(line) for line in listed]
     assert {each["name"] for each in bad} == {"dogs/2.jpg"} and all(each["reason"] for each in bad)
     places = [(each["source"], each["position"], each["step"]) for each in bad]
-    assert len(places) == len(set(places)) == 3  # once an epoch in training, once in evaluation
-    assert [place for place in places if place[0] == "val"] == [("val", 6, 0)]
+    assert places == [("train", 11, 3), ("val", 6, 0)]  # though training met it twice
 
 
 @contextlib.contextmanager
@@ -373,10 +372,13 @@ def without_room(file: Path, dispatches: range) -> Iterator[None]:
     def run(*words: Any) -> Any:
         nonlocal count
         if count == dispatches.start:
-            file.rename(away)
+            if file.exists():
+                file.rename(away)
             file.symlink_to("/dev/full")
         if count == dispatches.stop:
-            away.replace(file)
+            file.unlink()
+            if away.exists():
+                away.rename(file)
         count += 1
         return dispatch(*words)
 
@@ -393,7 +395,7 @@ def test_a_run_that_may_go_on_lists_bad_records_when_there_is_room_again(
     imgclf.train(recipe, tmp_path / "whole", options=QUIET)
     listed = tmp_path / "run" / "bad_records.jsonl"
     capsys.readouterr()
-    with without_room(listed, range(5, 14)):
+    with without_room(listed, range(1, 6)):
         imgclf.train(recipe, tmp_path / "run", options=QUIET)
     said = [line for line in capsys.readouterr().err.splitlines() if "No space left" in line]
     assert said and all(f"Could not write to {listed}: " in line for line in said)
@@ -406,7 +408,7 @@ def test_a_run_that_may_go_on_lists_bad_records_when_there_is_room_again(
 def test_a_run_that_may_not_go_on_stops_when_bad_records_cannot_be_listed(tmp_path: Path) -> None:
     listed = tmp_path / "run" / "bad_records.jsonl"
     with (
-        without_room(listed, range(5, 100)),
+        without_room(listed, range(1, 100)),
         pytest.raises(UserError, match=f"Could not write to {listed}: No space left on device"),
     ):
         imgclf.train(photographs(tmp_path, length=Epochs(6)), tmp_path / "run", options=QUIET)
