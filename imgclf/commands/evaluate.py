@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imgclf.commands.words import no_more, split, wants_help
-from imgclf.data.guess import KINDS
+from imgclf.data import KINDS
 from imgclf.errors import UserError
 from imgclf.recipe import files
 

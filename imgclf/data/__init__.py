@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from imgclf.data.folder import Folder as Folder
     from imgclf.data.geometry import Central as Central
     from imgclf.data.geometry import Geometry as Geometry
+    from imgclf.data.geometry import Pad as Pad
+    from imgclf.data.geometry import Planned as Planned
     from imgclf.data.geometry import RandomResizedCrop as RandomResizedCrop
     from imgclf.data.geometry import Squash as Squash
     from imgclf.data.guess import Guess as Guess
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from imgclf.data.pipeline import decode_all as decode_all
     from imgclf.data.pipeline import evaluation_batches as evaluation_batches
     from imgclf.data.pipeline import train_batches as train_batches
+    from imgclf.data.plan import Plan as Plan
     from imgclf.data.records import Records as Records
     from imgclf.data.relabelled import Relabelled as Relabelled
     from imgclf.data.research import LabelNoise as LabelNoise
@@ -67,6 +70,9 @@ if TYPE_CHECKING:
     from imgclf.data.tars import Tar as Tar
     from imgclf.data.tfds import TFDS as TFDS
 
+KINDS = ("folder", "table", "cifar", "idx", "arrays", "tfds", "records", "tar", "parquet")
+"""What data may be called where their kind is named, as `--kind` does."""
+
 _NAMES = {
     "arrays": ("Arrays",),
     "balance": ("class_weights",),
@@ -77,7 +83,7 @@ _NAMES = {
     "digits": ("Digits",),
     "files": ("Files",),
     "folder": ("Folder",),
-    "geometry": ("Central", "Geometry", "RandomResizedCrop", "Squash"),
+    "geometry": ("Central", "Geometry", "Pad", "Planned", "RandomResizedCrop", "Squash"),
     "guess": ("Guess",),
     "idx": ("Idx",),
     "measured": ("Measured", "measure"),
@@ -85,6 +91,7 @@ _NAMES = {
     "order": ("GroupOrder", "Order", "Stream"),
     "parquet": ("Parquet",),
     "pipeline": ("Problem", "decode_all", "evaluation_batches", "train_batches"),
+    "plan": ("Plan",),
     "records": ("Records",),
     "relabelled": ("Relabelled",),
     "research": ("LabelNoise", "LongTail"),

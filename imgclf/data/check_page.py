@@ -10,8 +10,8 @@ import numpy as np
 from imgclf.data.check import FEW, KINDS, Finding, total
 from imgclf.data.check_plots import plots
 from imgclf.data.decode import BadImage, decode
-from imgclf.data.geometry import scaled
 from imgclf.data.measured import Measured
+from imgclf.data.plan import scaled
 
 SHOWN = 60
 """So many findings of a kind are shown with thumbnails, ..."""

@@ -2,19 +2,28 @@
 
 import functools
 import io
+import re
 import warnings
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imgclf.data.plan import Plan
+from imgclf.errors import UserError
+
 if TYPE_CHECKING:
     from PIL import Image
+
+Decide = Callable[[int, int], Plan]
+"""Of an image's height and width, upright; it answers the same when asked again."""
 
 # What else Pillow can open is not for photographs, and some of it runs other programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 _MOST_PIXELS = 178_956_970  # where Pillow, too, takes a file for an attack
 _ORIENTATION = 0x0112
+_LEFT_OVER = re.compile(r"extraneous bytes before marker 0xd9$")  # that of the image's end
 
 
 class BadImage(Exception):  # noqa: N818 (it says what is bad, not who erred)
@@ -43,6 +52,109 @@ def decode(encoded: bytes, *, exif: bool = True) -> np.ndarray:
     return _decode_tolerantly(encoded, exif)
 
 
+def decode_for(decide: Decide, encoded: bytes, *, exif: bool = True) -> tuple[np.ndarray, Plan]:
+    """What is needed of an image for the plan that `decide` makes, and the plan for just that.
+
+    The pixels are `decode`'s to the bit, unless the plan allows scaled decoding. Of a JPEG the rows
+    below the needed ones are left out, and damage there goes unnoticed, unless the file ends early.
+    """
+    if encoded[:2] == b"\xff\xd8" and (not exif or _orientation(encoded) == 1):
+        import simplejpeg
+
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
+            if int(height) * int(width) <= _MOST_PIXELS:
+                return _jpeg_for(decide(height, width), encoded, height, width)
+        except ValueError:
+            pass
+    image = decode(encoded, exif=exif)
+    return image, decide(*image.shape[:2])
+
+
+def _jpeg_for(plan: Plan, encoded: bytes, height: int, width: int) -> tuple[np.ndarray, Plan]:
+    import simplejpeg
+
+    factor = plan.factor
+    small = (-(-height // factor), -(-width // factor))
+    image = _upper_rows(encoded, plan.bottom, height, width, factor)
+    if image is None:
+        least = {"min_height": small[0], "min_width": small[1]}
+        image = simplejpeg.decode_jpeg(encoded, "RGB", min_factor=factor, **least)
+        if image.shape[:2] != small:
+            image, factor = simplejpeg.decode_jpeg(encoded, "RGB"), 1
+    if factor == 1:
+        return image, plan
+    return image, plan.of_smaller(factor, image.shape[1], image.shape[0])
+
+
+def _upper_rows(
+    encoded: bytes, bottom: int, height: int, width: int, factor: int
+) -> np.ndarray | None:
+    """The image's rows above `bottom`, or None where all of it must be decoded for them.
+
+    A JPEG is decoded from the top, so one whose header gives a smaller height is decoded up to
+    there, and what follows found to be left over. Colours take from one row of theirs more.
+    """
+    frame = _frame(encoded)
+    if frame is None or not _rows_can_be_left_out():
+        return None
+    at, block = frame
+    rows = -(-(bottom + 2 * factor) // block) * block
+    if rows >= height:
+        return None
+    return _rows(encoded, at, rows, width, factor)
+
+
+def _rows(encoded: bytes, at: int, rows: int, width: int, factor: int) -> np.ndarray | None:
+    import simplejpeg
+
+    shorter = b"".join((encoded[: at + 5], rows.to_bytes(2, "big"), encoded[at + 7 :]))
+    image = np.empty((-(-rows // factor), -(-width // factor), 3), np.uint8)
+    small = {"min_height": image.shape[0], "min_width": image.shape[1]}
+    try:
+        got = simplejpeg.decode_jpeg(shorter, "RGB", min_factor=factor, buffer=image, **small)
+        return got if got.shape == image.shape else None
+    except ValueError as error:  # libjpeg names the first thing that was wrong
+        return image if _LEFT_OVER.search(str(error)) else None
+
+
+@functools.cache
+def _rows_can_be_left_out() -> bool:
+    # That the rows are there in spite of the error is nobody's promise: it is tried.
+    import simplejpeg
+
+    image = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
+    encoded = simplejpeg.encode_jpeg(image, colorsubsampling="420")
+    frame = _frame(encoded)
+    rows = _rows(encoded, frame[0], 32, 48, 1) if frame else None
+    return rows is not None and bool((rows[:30] == simplejpeg.decode_jpeg(encoded)[:30]).all())
+
+
+def _frame(encoded: bytes) -> tuple[int, int] | None:
+    """Where a JPEG of a single scan describes its frame, and how many rows are coded together."""
+    at, frame = 2, None
+    while at + 4 <= len(encoded) and encoded[at] == 0xFF:
+        marker, length = encoded[at + 1], int.from_bytes(encoded[at + 2 : at + 4], "big")
+        if marker in (0xC0, 0xC1) and frame is None:
+            frame = at
+        elif 0xC2 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return None  # progressive, or rarer
+        elif marker == 0xDA:
+            return _single(encoded, frame, at)
+        at += 2 + length
+    return None
+
+
+def _single(encoded: bytes, frame: int | None, scan: int) -> tuple[int, int] | None:
+    if frame is None or scan + 4 >= len(encoded):
+        return None
+    colours = encoded[frame + 9]
+    if colours not in (1, 3) or encoded[scan + 4] != colours:
+        return None
+    sampling = encoded[frame + 11 : frame + 11 + 3 * colours : 3]
+    return frame, 8 * max(each & 15 for each in sampling)
+
+
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """The `image` (h, w, c) with EXIF's `orientation` (1 to 8; 1 is upright) undone."""
     if orientation in (5, 6, 7, 8):
@@ -52,6 +164,15 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
     return np.ascontiguousarray(image)
+
+
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """The `image` (h, w, 1 or 3) made grey or repeated, so that it has so many channels."""
+    if image.shape[2] == 3 and channels == 1:  # ITU-R 601, as Pillow's "L"
+        return np.rint(image @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)
+    if image.shape[2] == 1:
+        return np.repeat(image, channels, axis=2)
+    raise UserError(f"The images must have {channels} channels; got {image.shape[2]}")
 
 
 def _orientation(encoded: bytes) -> int:

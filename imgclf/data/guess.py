@@ -66,7 +66,7 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
 
     Args:
         path: where the data lie.
-        kind: one of `KINDS`, where it is known already.
+        kind: one of `imgclf.data.KINDS`, where it is known already.
         seed: chooses the examples held out, where a split must be made.
 
     Raises:
@@ -266,6 +266,3 @@ _KINDS = {
         "*.parquet files with images",
     ),
 }
-
-KINDS = tuple(_KINDS)
-"""What the kind of data may be called where it is named."""

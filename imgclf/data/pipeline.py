@@ -18,9 +18,10 @@ from typing import Any, final
 
 import numpy as np
 
-from imgclf.data.decode import BadImage, decode
-from imgclf.data.geometry import Central, Geometry
+from imgclf.data.decode import BadImage, decode, decode_for, with_channels
+from imgclf.data.geometry import Central, Geometry, Planned
 from imgclf.data.order import Stream
+from imgclf.data.plan import Plan, carried_out
 from imgclf.data.source import Source, carried, checked_labels
 from imgclf.data.workers import PATIENCE, Elements
 from imgclf.errors import UserError
@@ -207,19 +208,24 @@ class _Reader:
 
     def image(self, i: int, position: int) -> np.ndarray:
         record = self.source.read(i)
-        image = decode(record, exif=self.exif) if isinstance(record, bytes) else record
+        size, plan = self.preprocess.size, None
+        if not isinstance(record, bytes):
+            image = record
+        elif size and isinstance(self.geometry, Planned):
+            image, plan = decode_for(partial(self._plan, position), record, exif=self.exif)
+        else:
+            image = decode(record, exif=self.exif)
         if image.dtype != np.uint8 or image.ndim != 3:
             raise UserError(
                 f"The images of `{self._kind}` must be uint8 (h, w, c); got {image.dtype} "
                 f"{image.shape} for example {i}"
             )
         if self.channels and image.shape[2] != self.channels:
-            image = _with_channels(image, self.channels)
-        size = self.preprocess.size
-        if size and (isinstance(record, bytes) or image.shape[:2] != (size, size)):
-            key = np.array([self.seed % 2**64, position], np.uint64)
-            rng = np.random.Generator(np.random.Philox(key=key))
-            image = self.geometry(image, self.preprocess, rng)
+            image = with_channels(image, self.channels)
+        if plan is not None:
+            image = carried_out(plan, image, self.preprocess)
+        elif size and (isinstance(record, bytes) or image.shape[:2] != (size, size)):
+            image = self.geometry(image, self.preprocess, self._rng(position))
         if self.shape and image.shape != self.shape:
             raise UserError(
                 f"The images of `{self._kind}` must have one shape, or the `size` of `Preprocess` "
@@ -227,17 +233,17 @@ class _Reader:
             )
         return image
 
+    def _plan(self, position: int, height: int, width: int) -> Plan:
+        assert isinstance(self.geometry, Planned)
+        return self.geometry.plan(height, width, self.preprocess, self._rng(position))
+
+    def _rng(self, position: int) -> np.random.Generator:
+        key = np.array([self.seed % 2**64, position], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key))
+
     @property
     def _kind(self) -> str:
         return type(self.source).__name__
-
-
-def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    if image.shape[2] == 3 and channels == 1:  # ITU-R 601, as Pillow's "L"
-        return np.rint(image @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)
-    if image.shape[2] == 1:
-        return np.repeat(image, channels, axis=2)
-    raise UserError(f"The images must have {channels} channels; got {image.shape[2]}")
 
 
 def _reader(

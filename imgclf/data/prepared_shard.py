@@ -17,8 +17,8 @@ from typing import Any, final
 import numpy as np
 
 from imgclf.data.decode import BadImage, decode
-from imgclf.data.geometry import scaled
 from imgclf.data.order import Order
+from imgclf.data.plan import scaled
 from imgclf.data.source import Source, checked_labels
 from imgclf.errors import UserError
 

@@ -219,7 +219,8 @@ def _free(name: str) -> None:
             os.unlink(f"/dev/shm/{name}")
         return
     lost.close()
-    lost.unlink()
+    with contextlib.suppress(FileNotFoundError):  # Grain's own thread was faster
+        lost.unlink()
 
 
 def _bytes(memory: SharedMemory) -> memoryview:

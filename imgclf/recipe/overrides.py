@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from imgclf import units
-from imgclf.data import Relabelled, Source, Split, class_list, located
-from imgclf.data.guess import KINDS, guess, whole
+from imgclf.data import KINDS, Relabelled, Source, Split, class_list, located
+from imgclf.data.guess import guess, whole
 from imgclf.errors import UserError, nearest
 from imgclf.recipe.files import LoadedRecipe
 from imgclf.recipe.kinds import in_words

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgclf.data.decode import decode
-from imgclf.data.geometry import Central, RandomResizedCrop, Squash, scaled
+from imgclf.data.geometry import Central, Pad, RandomResizedCrop, Squash
+from imgclf.data.plan import scaled
 from imgclf.errors import UserError
 from imgclf.preprocess import Preprocess
 
@@ -134,3 +135,62 @@ def test_senseless_proportions_are_refused_in_a_line():
 def test_an_unknown_interpolation_is_answered_with_the_nearest():
     with pytest.raises(UserError, match="did you mean 'bicubic'"):
         scaled(noise(9, 9), 4, 4, "bicubik")
+
+
+@pytest.mark.parametrize("fill", ["black", "mean", "reflect"])
+@given(height=sides, width=sides, channels=st.sampled_from([1, 3, 4]))
+@settings(max_examples=30, deadline=None)
+def test_padding_keeps_the_whole_image_in_the_middle(fill, height, width, channels):
+    image = noise(height, width, channels)
+    preprocess = Preprocess(size=24, interpolation="bicubic", mean=(0.5,))
+    got = Pad(fill)(image, preprocess, rng())
+    w, h = (max(1, round(24 * side / max(height, width))) for side in (width, height))
+    left, top = (24 - w) // 2, (24 - h) // 2
+    whole = scaled(image, w, h, "bicubic")
+    assert got.shape == (24, 24, channels)
+    np.testing.assert_array_equal(got[top : top + h, left : left + w], whole)
+    beside = np.ones(got.shape, bool)
+    beside[top : top + h, left : left + w] = False
+    if fill != "reflect":
+        assert (got[beside] == {"black": 0, "mean": 128}[fill]).all()
+    elif top:
+        np.testing.assert_array_equal(got[top - 1], whole[0])
+
+
+def test_an_unknown_fill_or_convention_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'reflect'"):
+        Pad("reflected")(noise(9, 9), Preprocess(size=4), rng())
+    with pytest.raises(UserError, match="did you mean 'tensorflow'"):
+        RandomResizedCrop(convention="tensorflows")(noise(9, 9), Preprocess(size=4), rng())
+
+
+@given(width=st.integers(1, 600), height=st.integers(1, 600), seed=st.integers(0, 2**32))
+def test_tensorflows_part_lies_within_the_image_and_covers_a_tenth(width, height, seed):
+    crop = RandomResizedCrop(convention="tensorflow")
+    left, top, w, h = crop.part(width, height, rng(seed))
+    assert 0 <= left <= left + w <= width and 0 <= top <= top + h <= height
+    central = max(1, min(width, height) * 7 // 8)
+    fallback = ((width - central) // 2, (height - central) // 2, central, central)
+    assert (left, top, w, h) == fallback or w * h >= 0.1 * width * height
+
+
+def test_tensorflows_parts_are_drawn_evenly_in_proportions_and_height():
+    crop = RandomResizedCrop(scale=(0.24, 0.25), ratio=(0.5, 2.0), convention="tensorflow")
+    parts = np.array([crop.part(1000, 1000, generator) for generator in map(rng, range(3000))])
+    ratios = parts[:, 2] / parts[:, 3]
+    central = (parts == (62, 62, 875, 875)).all(axis=1)
+    assert central.mean() < 0.01
+    assert abs(np.median(ratios) - 1.25) < 0.05  # evenly in its logarithm it would be 1
+    free = RandomResizedCrop(scale=(0.1, 1.0), ratio=(1.0, 1.0), convention="tensorflow")
+    heights = np.array([free.part(1000, 1000, generator)[3] for generator in map(rng, range(3000))])
+    assert abs(np.median(heights) - (316 + 1000) / 2) < 20  # evenly in area it would be 741
+
+
+def test_where_none_of_tensorflows_parts_fits_it_is_the_central_square():
+    crop = RandomResizedCrop(scale=(1.0, 1.0), convention="tensorflow")
+    assert crop.part(400, 32, rng()) == (186, 2, 28, 28)
+
+
+def test_random_parts_are_the_same_as_ever():
+    parts = [RandomResizedCrop().part(500, 375, rng(seed)) for seed in range(3)]
+    assert parts == [(65, 166, 129, 171), (4, 13, 366, 282), (111, 94, 231, 260)]

@@ -9,8 +9,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from imgclf.data import TFDS, Arrays, Cifar, Folder, Idx, Parquet, Records, Split, Table, Tar
-from imgclf.data.guess import KINDS, guess, whole
+from imgclf.data import KINDS, TFDS, Arrays, Cifar, Folder, Idx, Parquet, Records, Split, Table, Tar
+from imgclf.data.guess import _KINDS, guess, whole
 from imgclf.errors import UserError
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
@@ -203,6 +203,7 @@ def test_the_readmes_table_is_true_row_by_row(there):
             assert isinstance(found.train.source if is_split else found.train, source), row
             assert found.said.startswith(f"{path.name}: ") and len(found.evaluate) == 1
     assert {kind for _, _, kind, _ in there.values()} == set(KINDS)
+    assert tuple(_KINDS) == KINDS
     assert re.findall(r"`--kind ([a-z|]+)`", README) == ["|".join(KINDS)]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgclf.commands.words import no_more, split, wants_help
+from imgclf.data import KINDS
 from imgclf.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ SOURCE is a path, of which what lies there is guessed, or the name or file of a 
 parts for training and evaluation, each is looked at, and none may have an image of another."""
 OPTIONS = {
     "--against SOURCE": "look for images of SOURCE that are here, too",
-    "--kind KIND": "what lies there: folder, cifar, arrays, tfds or records",
+    "--kind KIND": f"what lies there: {', '.join(KINDS)}",
     "--out DIR": "where check.json and check.html go (check-NAME)",
     "--threads N": "threads that read (as many as there are CPUs)",
 }

@@ -1,0 +1,170 @@
+"""What is decoded for a plan alone gives the same pixels as all of the image would."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from imgclf.data.decode import BadImage, _rows_can_be_left_out, decode, decode_for
+from imgclf.data.geometry import Central, Pad, RandomResizedCrop, Squash
+from imgclf.data.plan import Plan, carried_out
+from imgclf.preprocess import Preprocess
+
+SMALL = Preprocess(size=48, crop=0.875, interpolation="bilinear")
+CROP = RandomResizedCrop()
+
+
+def drawn(mode="RGB", height=203, width=158, **options):
+    noise = np.random.default_rng(1).integers(0, 256, (height // 4, width // 4, 3), np.uint8)
+    image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+    file = io.BytesIO()
+    image.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def photographs(shared):
+    folder = shared / "data" / "imagenet_samples"
+    rows = csv.DictReader((folder / "labels.csv").read_text().splitlines())
+    return [(folder / row["path"]).read_bytes() for row in rows]
+
+
+def deciding(geometry, preprocess, seed):
+    return lambda h, w: geometry.plan(h, w, preprocess, np.random.default_rng(seed))
+
+
+def square(geometry, encoded, preprocess=SMALL, seed=0):
+    image, plan = decode_for(deciding(geometry, preprocess, seed), encoded)
+    return carried_out(plan, image, preprocess)
+
+
+def of_the_whole(geometry, encoded, preprocess=SMALL, seed=0):
+    return geometry(decode(encoded), preprocess, np.random.default_rng(seed))
+
+
+def rows(bottom, **fields):
+    return lambda h, w: Plan(0, 0, w, bottom, 8, 8, **fields)
+
+
+def test_photographs_cut_as_they_are_decoded_are_those_cut_afterwards_to_the_bit(shared):
+    for seed, encoded in enumerate(photographs(shared)[::3]):
+        got = square(CROP, encoded, seed=seed)
+        np.testing.assert_array_equal(got, of_the_whole(CROP, encoded, seed=seed))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"subsampling": 2},
+        {"mode": "L"},
+        {"progressive": True},
+        {"restart_marker_rows": 1},
+        {"quality": 100, "optimize": True},
+        {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"},
+        {"mode": "CMYK"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("geometry", [Central(), Squash(), Pad("reflect"), CROP], ids=str)
+def test_every_kind_of_jpeg_is_cut_as_afterwards_to_the_bit(geometry, options):
+    encoded = drawn(**options)
+    for seed in range(6):
+        expected = of_the_whole(geometry, encoded, seed=seed)
+        np.testing.assert_array_equal(square(geometry, encoded, seed=seed), expected)
+
+
+@pytest.mark.parametrize("options", [{"subsampling": n} for n in range(3)] + [{"mode": "L"}])
+def test_every_number_of_rows_is_that_of_the_whole_and_few_more_are_decoded(options):
+    encoded = drawn(**options)
+    whole = decode(encoded)
+    for bottom in range(1, 204):
+        image, plan = decode_for(rows(bottom), encoded)
+        assert plan.bottom == bottom <= len(image) < bottom + 18
+        np.testing.assert_array_equal(image[:bottom], whole[:bottom])
+
+
+def test_a_photograph_lying_on_its_side_is_planned_upright():
+    encoded = drawn(exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
+    asked = []
+    decode_for(lambda h, w: asked.append((h, w)) or rows(9)(h, w), encoded)
+    assert asked == [(158, 203)]
+
+
+def test_a_file_that_ends_early_is_bad_however_few_rows_are_needed():
+    encoded = drawn()
+    for kept in (0.2, 0.6, 0.95):
+        with pytest.raises(BadImage):
+            decode_for(rows(20), encoded[: int(len(encoded) * kept)])
+
+
+def test_damage_among_the_needed_rows_is_left_to_the_tolerant_decoder():
+    encoded = bytearray(drawn())
+    at = encoded.index(b"\xff\xda") + 200
+    encoded[at : at + 2] = b"\xff\xd9"
+    image, _ = decode_for(rows(20), bytes(encoded))
+    np.testing.assert_array_equal(image, decode(bytes(encoded)))
+
+
+def test_where_the_decoder_keeps_no_rows_after_an_error_all_are_decoded(monkeypatch):
+    encoded, decode_jpeg = drawn(), simplejpeg.decode_jpeg
+
+    def forgetful(data, colorspace="RGB", buffer=None, **options):
+        return decode_jpeg(data, colorspace, **options)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", forgetful)
+    _rows_can_be_left_out.cache_clear()
+    image, _ = decode_for(rows(20), encoded)
+    _rows_can_be_left_out.cache_clear()
+    np.testing.assert_array_equal(image, decode(encoded))
+
+
+@pytest.mark.parametrize("place", [1, 4, 9])
+def test_a_header_that_lies_about_its_parts_is_bad_or_decoded_but_never_more(place):
+    encoded = drawn()
+    at = encoded.index(b"\xff\xc0")
+    for value in (0, 1, 0x44, 0xFF):
+        broken = encoded[: at + place] + bytes([value]) + encoded[at + place + 1 :]
+        try:
+            expected = decode(broken)
+        except BadImage:
+            with pytest.raises(BadImage):
+                decode_for(rows(20), broken)
+        else:
+            np.testing.assert_array_equal(decode_for(rows(20), broken)[0][:20], expected[:20])
+
+
+def test_scaled_decoding_is_within_a_grey_level_on_average(shared):
+    scaled = RandomResizedCrop(scaled_decoding=True)
+    off, smaller = [], 0
+    for seed, encoded in enumerate(photographs(shared)):
+        image, plan = decode_for(deciding(scaled, SMALL, seed), encoded)
+        smaller += image.shape[1] < simplejpeg.decode_jpeg_header(encoded)[1]
+        got = carried_out(plan, image, SMALL).astype(int)
+        off.append(np.abs(got - of_the_whole(CROP, encoded, seed=seed)))
+    assert smaller > 100 and np.mean(off) < 0.8 and max(map(np.mean, off)) < 3
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_scaled_decoding_keeps_the_part_in_its_place(factor):
+    ramp = np.add.outer(np.arange(403) // 4, np.arange(501) // 4).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(np.repeat(ramp[..., None], 3, axis=2)).save(file, "JPEG", quality=98)
+    part, side = (37, 22, 301, 250), int(250 / 1.5 / factor)
+    exact = Plan(*part, side, side)
+    plan = Plan(*part, side, side, scaled_decoding=True)
+    assert plan.factor == factor and exact.factor == 1
+    image, smaller = decode_for(lambda h, w: plan, file.getvalue())
+    assert image.shape[1] == -(-501 // factor)
+    preprocess = Preprocess(size=side, interpolation="bilinear")
+    got = carried_out(smaller, image, preprocess).astype(int)
+    expected = carried_out(exact, decode(file.getvalue()), preprocess)
+    assert np.abs(got - expected).mean() < 0.6 and abs((got - expected).mean()) < 0.2
+
+
+def test_too_few_pixels_are_never_made_fewer():
+    assert Plan(0, 0, 149, 300, 50, 50, scaled_decoding=True).factor == 1
+    assert Plan(0, 0, 150, 300, 50, 50, scaled_decoding=True).factor == 2
