@@ -5,12 +5,13 @@
 
 FOLDER has JPEGs at any depth, such as the 1,000 photographs of the public set "ImageNet sample
 images" (github.com/EliSchwartz/imagenet-sample-images). They are laid out anew in a temporary
-folder: class folders, a tar, ArrayRecord shards as they are, and shards with the shorter side at
-256 and 160 px (quality 92). From each come batches of 64 with a random resized crop to 224 px, in
-a process of its own; its rounds alternate with those of the bare decoder on the original files (no
-reading, no crop, no batch: the limit), and, from the folder with as many threads as there are CPUs,
-with those of the peers: `torch` is PyTorch's DataLoader with Pillow and a worker for each CPU, `tf`
-is tf.data with `tf.io.decode_and_crop_jpeg`. A peer's interpreter is asked which of them it has.
+folder: class folders, a tar, what `imgclf data prepare` writes of them as they are, and with the
+shorter side at 256 and 160 px. From each come batches of 64 with a random resized crop to 224 px,
+in a process of its own; its rounds alternate with those of the bare decoder on the original files
+(no reading, no crop, no batch: the limit), and, from the folder with as many threads as there are
+CPUs, with those of the peers: `torch` is PyTorch's DataLoader with Pillow and a worker for each
+CPU, `tf` is tf.data with `tf.io.decode_and_crop_jpeg`. A peer's interpreter is asked which of them
+it has.
 
 Per core means: for each second of CPU time, of all processes and threads. Prints tables; writes
 JSON to `--output`, by default results/input_pipeline.json.
@@ -32,9 +33,6 @@ from typing import Any
 
 import hardware
 from peers.client import Peer, started
-from PIL import Image
-
-import imgclf.data
 
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 CLASSES = 10
@@ -62,33 +60,11 @@ def lay_out(files: Sequence[Path], root: Path) -> dict[str, Path]:
                 member = tarfile.TarInfo(f"{i:05d}.{ending}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
-    write_records(root / "records", images)
-    for side in (256, 160):
-        write_records(root / str(side), [resized(image, side) for image in images])
+    for name, size in (("records", ()), ("256", ("--size", "256")), ("160", ("--size", "160"))):
+        prepare = ["data", "prepare", str(root / "folder"), str(root / name), *size]
+        command = [sys.executable, "-m", "imgclf", *prepare, "--workers", str(CPUS)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return {name: root / name for name in SOURCES}
-
-
-def write_records(folder: Path, images: Sequence[bytes]) -> None:
-    from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    folder.mkdir()
-    writer = ArrayRecordWriter(str(folder / "a.array_record-00000-of-00001"), "group_size:1")
-    for i, image in enumerate(images):
-        example = tf_example_pb2.Example()
-        example.features.feature["image"].bytes_list.value.append(image)
-        example.features.feature["label"].int64_list.value.append(i % CLASSES)
-        writer.write(example.SerializeToString())
-    writer.close()
-
-
-def resized(encoded: bytes, side: int) -> bytes:
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    scale = min(1.0, side / min(image.size))
-    new = image.resize([round(scale * each) for each in image.size], Image.Resampling.BICUBIC)
-    file = io.BytesIO()
-    new.save(file, "JPEG", quality=92)
-    return file.getvalue()
 
 
 def cases(words: argparse.Namespace) -> Iterator[tuple[str, int, int]]:
@@ -97,9 +73,7 @@ def cases(words: argparse.Namespace) -> Iterator[tuple[str, int, int]]:
         for workers, threads in itertools.product(words.workers, words.threads):
             yield "folder", workers, threads
     for source in words.sources:
-        if source == "tar" and not hasattr(imgclf.data, "Tar"):
-            print("tar: left out, imgclf.data.Tar is not there")
-        elif source != "folder":
+        if source != "folder":
             yield from ((source, 0, CPUS), (source, CPUS, 1))
 
 
