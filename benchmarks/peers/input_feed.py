@@ -13,7 +13,6 @@ away first. CPU seconds are those of this process and all below it (from /proc).
 
 import argparse
 import itertools
-import json
 import math
 import os
 import random
@@ -24,6 +23,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from answers import answers
 
 Feed = tuple[Iterator[int], int, dict[str, Any]]
 """Batches, each given as its number of images; how many may be ready ahead; what it says of
@@ -264,18 +265,6 @@ def below(process: int) -> list[int]:
         for child in children:
             found += below(int(child))
     return found
-
-
-def answers() -> Callable[[dict[str, Any]], None]:
-    """Writes lines of JSON; all else that is printed goes to standard error."""
-    lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(content: dict[str, Any]) -> None:
-        lines.write(json.dumps(content) + "\n")
-        lines.flush()
-
-    return answer
 
 
 def parsed() -> argparse.Namespace:

@@ -2,9 +2,9 @@
 
     python benchmarks/peers/torch_step.py --model resnet18 --size 224 --batch-size 16
 
-Needs PyTorch (2.4 or later) and nothing else, so that it runs under an interpreter of its own. When
-it is ready it prints a line of JSON; then, for each line on standard input, it runs one round and
-answers with a line of JSON. In between it is idle.
+Needs no other package than PyTorch (2.4 or later), so that it runs under an interpreter of its own.
+When it is ready it prints a line of JSON; then, for each line on standard input, it runs one round
+and answers with a line of JSON. In between it is idle.
 
 The step is PyTorch at its best: channels last, fused SGD; on a GPU `torch.compile`, mixed precision
 and cuDNN's choice by trial; on CPU compiled or eager, whichever is the faster (`--compile auto`).
@@ -15,8 +15,6 @@ well).
 
 import argparse
 import contextlib
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its name everywhere)
+from answers import answers
 from torch import Tensor, nn
 
 TRIAL = 0.5
@@ -256,18 +255,6 @@ def chosen(words: argparse.Namespace, device: str) -> tuple[Trainer, str, str]:
     fastest = min(found, key=lambda mode: found[mode][0])
     timed = ", ".join(f"{mode} {1000 * found[mode][0]:.4g} ms" for mode in found)
     return found[fastest][1], fastest, failed or f"the faster one: {timed}"
-
-
-def answers() -> Callable[[dict[str, Any]], None]:
-    """Writes lines of JSON; all else that is printed, by compilers too, goes to standard error."""
-    lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(content: dict[str, Any]) -> None:
-        lines.write(json.dumps(content) + "\n")
-        lines.flush()
-
-    return answer
 
 
 def parsed() -> argparse.Namespace:

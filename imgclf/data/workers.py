@@ -280,12 +280,8 @@ def _prepare() -> None:
             os.environ["PYTHONWARNINGS"] = warned
 
 
-def _begin(roll: str, worker: int, workers: int) -> None:
-    """The first thing that a worker does: tells its number, and sees to it that it ends."""
-    # A terminal or a scheduler sends signals to all processes; what they mean the parent decides.
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(each, signal.SIG_IGN)
-    # A worker whose parent was killed would wait without end for its batches to be taken.
+def end_with_the_parent() -> None:
+    """Sees to it that this process, which another has spawned, does not outlive that one."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -294,6 +290,15 @@ def _begin(roll: str, worker: int, workers: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _begin(roll: str, worker: int, workers: int) -> None:
+    """The first thing that a worker does: tells its number, and sees to it that it ends."""
+    # A terminal or a scheduler sends signals to all processes; what they mean the parent decides.
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)
+    # A worker whose parent was killed would wait without end for its batches to be taken.
+    end_with_the_parent()
     memory = SharedMemory(roll)
     struct.pack_into("q", _bytes(memory), 8 * worker, os.getpid())
     memory.close()

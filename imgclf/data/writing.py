@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from imgclf.data.prepared_shard import Job
+from imgclf.data.workers import end_with_the_parent
 from imgclf.errors import UserError
 
 
@@ -133,14 +133,7 @@ def _in_processes(
 def _begin(job: Job, drafts: Path, done: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker.update(job=job, drafts=drafts, done=done, stop=stop)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_the_parent()
 
 
 def _write_one(number: int) -> None:

@@ -1,6 +1,5 @@
 """The benchmark of the input pipeline measures what it says, from each layout of the images."""
 
-import io
 import json
 import os
 import subprocess
@@ -53,17 +52,6 @@ def test_each_layout_is_measured_beside_the_bare_decoder(photographs: Path, tmp_
 
 def os_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def test_shards_of_smaller_images_keep_their_proportions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    import input_pipeline
-
-    file = io.BytesIO()
-    Image.new("RGB", (400, 300)).save(file, "JPEG")
-    for side, size in ((160, (213, 160)), (500, (400, 300))):
-        small = Image.open(io.BytesIO(input_pipeline.resized(file.getvalue(), side)))
-        assert small.size == size
 
 
 def test_the_crop_by_hand_is_a_square_of_any_image(monkeypatch: pytest.MonkeyPatch) -> None:
