@@ -55,10 +55,11 @@ def _run(target: str, options: dict[str, str]) -> list:
     checkpoint = options.get("checkpoint", "last")
     if "data" in options:
         from imgclf.data.guess import whole
+        from imgclf.data.remote import at
         from imgclf.training.run import open_to_read
 
         classes = tuple(json.loads(open_to_read(target)[0].resolved.read_text())["classes"])
-        path = Path(options["data"]).expanduser().resolve()
+        path = at(options["data"]).resolve()
         source, said = whole(str(path), options.get("kind", ""), classes)
         name = f"data-{path.name}"
         if "json" not in options:

@@ -3,7 +3,7 @@
 import itertools
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -11,8 +11,9 @@ from typing import final
 import numpy as np
 
 from imgclf.data.index import Index, indexed
-from imgclf.data.index_cache import Arrays
+from imgclf.data.index_cache import Arrays, digest
 from imgclf.data.names import Names
+from imgclf.data.remote import Place, Url, at
 from imgclf.data.source import Source, carried, check_classes
 from imgclf.errors import UserError, nearest
 
@@ -31,11 +32,12 @@ _NEVER = -1
 class Folder(Source):
     """The images below `path/CLASS/`, at any depth; hidden files and other types are left out.
 
-    The index of a large one is kept: opening it again looks at the time of each folder alone.
+    The index of a large one is kept: opening it again looks at the time of each folder alone. At a
+    URL all is listed again.
     """
 
     path: str
-    """The folder that holds the class folders."""
+    """The folder that holds the class folders, or its URL."""
     class_names: tuple[str, ...] = ()
     """The classes in their order, as the training data have them; empty: the folders by name."""
     to_get: str = ""
@@ -55,21 +57,35 @@ class Folder(Source):
         return self._index.names
 
     def read(self, i: int) -> bytes:
-        return (Path(self.path).expanduser() / self._index.names[i]).read_bytes()
+        return (at(self.path) / self._index.names[i]).read_bytes()
 
     @carried
     def _index(self) -> Index:
-        root = Path(self.path).expanduser().absolute()
+        root = at(self.path).absolute()
         if not root.is_dir():
             what = "is a file" if root.exists() else "does not exist"
+            if isinstance(root, Url):
+                what = "lists no files"
             hint = f"; to get the data: {self.to_get}" if self.to_get else ""
             raise UserError(f"The `path` of `Folder` must be a folder; {root} {what}{hint}")
         what = "\n".join((f"Folder {root}", *self.class_names))
-        return indexed(what, "", lambda: self._found(root), _unchanged, _settled)
+        if isinstance(root, Url):
+            trees = root.trees()
+            images = {name: [file for file, _ in trees[name] if _is_image(file)] for name in trees}
+            stamp = digest(repr(trees))
+            return indexed(
+                what, stamp, lambda: (self._found(root, list(images), images.__getitem__), {})
+            )
+        return indexed(what, "", lambda: self._found_on_disk(root), _unchanged, _settled)
 
-    def _found(self, root: Path) -> tuple[Index, Arrays]:
+    def _found_on_disk(self, root: Path) -> tuple[Index, Arrays]:
         times = {str(root): os.stat(root).st_mtime_ns}  # before looking: what comes then is noticed
         found = _class_folders(root)
+        index = self._found(root, found, lambda name: _images(root, name, times))
+        return index, _folders_in(times)
+
+    def _found(self, root: Place, found: list[str], images_of: Callable[[str], list[str]]) -> Index:
+        """`found`: the class folders; `images_of` names the images in one, sorted."""
         if not found:
             raise UserError(
                 f"The `path` of `Folder` must hold one folder for each class, with its images in "
@@ -96,13 +112,18 @@ class Folder(Source):
 
         def images() -> Iterable[list[str]]:
             for label, name in enumerate(classes):
-                files = _images(root, name, times) if name in among else []
+                files = images_of(name) if name in among else []
+                if name in among and not files:
+                    raise UserError(
+                        f"Every class folder must hold an image "
+                        f"({', '.join(e[1:] for e in EXTENSIONS)}); {root / name} holds none"
+                    )
                 counts[label] = len(files)
                 yield files
 
         names = Names.of(itertools.chain.from_iterable(images()))
         labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
-        return Index(classes, names, labels), _folders_in(times)
+        return Index(classes, names, labels)
 
 
 def _folders_in(times: dict[str, int]) -> Arrays:
@@ -145,11 +166,6 @@ def _class_folders(root: Path) -> list[str]:
 def _images(root: Path, class_name: str, times: dict[str, int]) -> list[str]:
     images: list[str] = []
     _walk(str(root / class_name), class_name, (), images, times)
-    if not images:
-        raise UserError(
-            f"Every class folder must hold an image ({', '.join(e[1:] for e in EXTENSIONS)}); "
-            f"{root / class_name} holds none"
-        )
     return sorted(images)
 
 
@@ -172,13 +188,17 @@ def _walk(folder: str, below: str, above: tuple, images: list[str], times: dict[
                     continue
                 if _is_folder(entry):
                     inner.append(name)
-                elif name.lower().endswith(EXTENSIONS):
+                elif _is_image(name):
                     images.append(f"{below}/{name}")
     except OSError:  # as if it were empty, but to be looked at again
         times[folder] = _NEVER
         return
     for name in inner:
         _walk(f"{folder}/{name}", f"{below}/{name}", (*above, this), images, times)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -2,10 +2,10 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 from imgclf.data.arrays import Arrays
 from imgclf.data.cifar import Cifar
@@ -15,12 +15,14 @@ from imgclf.data.guess_tables import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
     has_table,
+    names_in,
     table_sources,
     tables,
 )
 from imgclf.data.idx import FILE, Idx
 from imgclf.data.parquet import Parquet, has_parquet_images
 from imgclf.data.records import Records
+from imgclf.data.remote import Place, Url, at
 from imgclf.data.rows import columns
 from imgclf.data.shards import has_shards, sources_of
 from imgclf.data.source import Source
@@ -45,7 +47,7 @@ class Guess:
 
 
 def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
-    """The sources that lie at `path`: a folder or a file.
+    """The sources that lie at `path`: a folder or a file, on disk or at a URL.
 
     | there is | it is taken as |
     |---|---|
@@ -61,7 +63,8 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
     | `*.parquet` files with a column of images | `Parquet`, likewise |
 
     A table has a usual name for each column (`path`, `file`, `filename`, `file_name` or `image`;
-    `label`, `class` or `target`). What is held out is a column `split`, or a table of its own.
+    `label`, `class` or `target`). What is held out is a column `split`, or a table of its own. At a
+    URL there may be class folders, a table or tars.
     Where nothing is held out, a fifth is, by class in proportion and chosen by `seed`.
 
     Args:
@@ -106,21 +109,24 @@ def whole(path: str, kind: str = "", classes: tuple[str, ...] = ()) -> tuple[Sou
 def _said(found: "_Kind", source: Source) -> str:
     if not isinstance(source, Table):
         return found.said
-    return f"the table {Path(source.path).name}, columns {source.image!r} and {source.label!r}"
+    return f"the table {at(source.path).name}, columns {source.image!r} and {source.label!r}"
 
 
-def _recognised(path: str, kind: str) -> tuple[Path, "_Kind"]:
-    root = Path(path).expanduser()
+def _recognised(path: str, kind: str) -> tuple[Place, "_Kind"]:
+    root = at(path)
     if kind and kind not in _KINDS:
         raise unknown("kind of data", kind, _KINDS)
+    known = {n: each for n, each in _KINDS.items() if not isinstance(root, Url) or n in _REMOTE}
+    if kind and kind not in known:
+        raise UserError(f"What lies at a URL must be of a kind {', '.join(known)}; got {kind!r}")
     if not root.exists():
         raise UserError(f"The path of the data must exist; there is nothing at {root}")
-    kinds = [kind] if kind else [name for name, each in _KINDS.items() if each.lies_at(root)]
+    kinds = [kind] if kind else [name for name, each in known.items() if each.lies_at(root)]
     if len(kinds) > 1:
         takes = ", ".join(f"--kind {name} for {_KINDS[name].said}" for name in kinds)
         raise UserError(f"{root} holds more than one: {', '.join(kinds)} (name the kind): {takes}")
     if not kinds:
-        wanted = [each.wanted or each.said for each in _KINDS.values()]
+        wanted = [each.wanted or each.said for each in known.values()]
         raise UserError(
             f"{root} must hold {', '.join(wanted[:-1])} or {wanted[-1]}; it holds "
             f"{_nothing_known(root)}"
@@ -128,14 +134,14 @@ def _recognised(path: str, kind: str) -> tuple[Path, "_Kind"]:
     return root, _KINDS[kinds[0]]
 
 
-def _nothing_known(root: Path) -> str:
+def _nothing_known(root: Place) -> str:
     for file in tables(root):
         return (
             f"a table, {file.name}, with the columns {', '.join(columns(file))}: one must be "
             f"called {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, and one "
             f"{', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}"
         )
-    names = os.listdir(root) if root.is_dir() else [root.name]
+    names = names_in(root) if root.is_dir() else [root.name]
     if any(name.lower().endswith(EXTENSIONS) for name in names):
         return (
             "images that nothing says the classes of (put them into a folder for each class, or "
@@ -149,12 +155,12 @@ _Sources = tuple[Source, tuple[str, Source] | None]  # for training, and held ou
 
 class _Kind(NamedTuple):
     said: str
-    lies_at: Callable[[Path], bool]
-    sources: Callable[[Path], _Sources]
+    lies_at: Callable[[Any], bool]  # of a `Place`, or a `Path` if it is not in `_REMOTE`
+    sources: Callable[[Any], _Sources]
     wanted: str = ""  # what it is in a list of what may be there, if another word is better
 
 
-def _has_folder(root: Path) -> bool:
+def _has_folder(root: Place) -> bool:
     """Whether there is an image in a folder of a folder, at any depth."""
     if not root.is_dir():
         return False
@@ -165,20 +171,22 @@ def _has_folder(root: Path) -> bool:
     return not has_table(root) or sum(map(_has_image, classes)) > 1
 
 
-def _inner(folder: Path) -> list[Path]:
+def _inner(folder: Place) -> Sequence[Place]:
+    if isinstance(folder, Url):
+        return folder.folders()
     with os.scandir(folder) as entries:
         return [Path(e.path) for e in entries if not e.name.startswith(".") and e.is_dir()]
 
 
-def _has_image(folder: Path) -> bool:
-    return any(
-        name.lower().endswith(EXTENSIONS)
-        for _, _, names in os.walk(folder, followlinks=True)
-        for name in names
-    )
+def _has_image(folder: Place) -> bool:
+    if isinstance(folder, Url):
+        files = (name for name, _ in folder.walk())
+    else:
+        files = (each for _, _, names in os.walk(folder, followlinks=True) for each in names)
+    return any(name.lower().endswith(EXTENSIONS) for name in files)
 
 
-def _folders(root: Path) -> _Sources:
+def _folders(root: Place) -> _Sources:
     if not (root / "train").is_dir():
         return Folder(str(root)), None
     train = Folder(str(root / "train"))
@@ -249,6 +257,8 @@ def _has_records(root: Path) -> bool:
 def _records(root: Path) -> _Sources:
     return Records(str(root)), None
 
+
+_REMOTE = ("folder", "table", "tar")
 
 _KINDS = {
     "folder": _Kind("class folders", _has_folder, _folders, "class folders with images"),

@@ -2,9 +2,9 @@
 
 import dataclasses
 import os
-from pathlib import Path
 
 from imgclf.data.folder import SPLITS
+from imgclf.data.remote import Place, Url
 from imgclf.data.rows import SUFFIXES, columns, has_words, rows
 from imgclf.data.table import Table
 from imgclf.errors import UserError
@@ -17,18 +17,26 @@ HELD_OUT = SPLITS[1:]
 """What the part for evaluation may be called; the first that is there is taken."""
 
 
-def tables(root: Path) -> list[Path]:
+def names_in(folder: Place) -> list[str]:
+    """What is in a folder."""
+    return folder.names() if isinstance(folder, Url) else os.listdir(folder)
+
+
+def tables(root: Place) -> list[Place]:
     """The files at `root`, or in it, that end as a table does."""
-    names = os.listdir(root) if root.is_dir() else [root.name]  # maybe of millions of images
-    found = sorted(name for name in names if name.lower().endswith(SUFFIXES))
-    return [root / name for name in found] if root.is_dir() else [root] * len(found)
+    if not root.is_dir():
+        return [root] if root.name.lower().endswith(SUFFIXES) else []
+    found = sorted(name for name in names_in(root) if name.lower().endswith(SUFFIXES))
+    if isinstance(root, Url):  # those may be gigabytes of images, to be copied to be looked at
+        found = [name for name in found if not name.lower().endswith(".parquet")]
+    return [root / name for name in found]
 
 
-def _usable(root: Path) -> list[Path]:
+def _usable(root: Place) -> list[Place]:
     return [file for file in tables(root) if _usual(file)]
 
 
-def _usual(file: Path) -> tuple[str, str] | None:
+def _usual(file: Place) -> tuple[str, str] | None:
     """The columns of a table that are meant for paths and for labels."""
     try:
         there = {name.lower(): name for name in reversed(columns(file))}
@@ -39,12 +47,12 @@ def _usual(file: Path) -> tuple[str, str] | None:
         return None
 
 
-def has_table(root: Path) -> bool:
+def has_table(root: Place) -> bool:
     """Whether a table of paths and labels is at `root`, or in it."""
     return bool(_usable(root))
 
 
-def table_sources(root: Path) -> tuple[Table, tuple[str, Table] | None]:
+def table_sources(root: Place) -> tuple[Table, tuple[str, Table] | None]:
     """What the tables at `root` are for: training, and evaluation under its name.
 
     Raises a `UserError` where that is not clear.
@@ -65,12 +73,12 @@ def table_sources(root: Path) -> tuple[Table, tuple[str, Table] | None]:
     )
 
 
-def _one(file: Path) -> Table:
+def _one(file: Place) -> Table:
     image, label = _usual(file) or ("path", "label")
     return Table(str(file), image, label)
 
 
-def _parts(file: Path) -> tuple[Table, tuple[str, Table] | None]:
+def _parts(file: Place) -> tuple[Table, tuple[str, Table] | None]:
     """The rows for training and those for evaluation, if a column says which are which."""
     table = _one(file)
     column = next((name for name in columns(file) if name.lower() == "split"), "")

@@ -58,14 +58,15 @@ def stamp_of(*paths: Path | str) -> str:
     for path in paths:
         status = os.stat(path)
         words.append(f"{path}:{status.st_size}:{status.st_mtime_ns}")
-    return _digest("\n".join(words))
+    return digest("\n".join(words))
 
 
 def _folder(what: str) -> Path:
-    return cache_folder() / "indices" / _digest(what)
+    return cache_folder() / "indices" / digest(what)
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """A short name for a text, another one for any other text."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 

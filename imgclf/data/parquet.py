@@ -14,6 +14,7 @@ import numpy as np
 from imgclf.data.index_cache import Arrays, kept, stamp_of
 from imgclf.data.names import Names
 from imgclf.data.parquet_pages import Page, pages, values
+from imgclf.data.remote import is_remote
 from imgclf.data.shards import names_beside, placed, shards
 from imgclf.data.source import Source
 from imgclf.errors import UserError, unknown
@@ -95,6 +96,8 @@ class Parquet(Source):
 
     @cached_property
     def _files(self) -> list[str]:
+        if is_remote(self.path):
+            raise UserError(f"The `path` of `Parquet` must lie on a disk; got {self.path}")
         return shards("Parquet", self.path, ".parquet")
 
     @cached_property

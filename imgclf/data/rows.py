@@ -3,9 +3,9 @@
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from imgclf.data.remote import Place, Url
 from imgclf.errors import UserError, unknown
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -14,7 +14,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _AT_ONCE = 16_384  # rows of a Parquet file
 
 
-def columns(file: Path) -> list[str]:
+def columns(file: Place) -> list[str]:
     """The names of the columns of a table; those of a JSONL file are its first row's.
 
     Raises a `UserError` for a file that is none, or damaged.
@@ -26,7 +26,7 @@ def columns(file: Path) -> list[str]:
     return next((cells for _, cells in _cells(file)), [])
 
 
-def has_words(file: Path, column: str) -> bool:
+def has_words(file: Place, column: str) -> bool:
     """Whether the column may hold strings, such as paths: not, say, images."""
     if file.suffix.lower() != ".parquet":
         return True
@@ -37,7 +37,7 @@ def has_words(file: Path, column: str) -> bool:
     return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
 
 
-def rows(file: Path, names: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def rows(file: Place, names: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Where each row stands, in words, and its values in the columns `names`.
 
     A value is a string in CSV and TSV, None where a JSONL or Parquet file has none. Raises a
@@ -65,7 +65,7 @@ def rows(file: Path, names: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...
             yield f"{file}, line {line}", tuple(cells[place] for place in places)
 
 
-def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
+def _cells(file: Place) -> Iterator[tuple[int, list[str]]]:
     line = 0
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
@@ -78,7 +78,7 @@ def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
         raise _damaged(file, f"line {line + 1}", error) from None
 
 
-def _objects(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(file: Place) -> Iterator[tuple[int, dict[str, Any]]]:
     line = 0
     try:
         with file.open(encoding="utf-8-sig") as opened:
@@ -94,19 +94,19 @@ def _objects(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise _damaged(file, f"line {line}", error) from None
 
 
-def _parquet(file: Path) -> Any:
+def _parquet(file: Place) -> Any:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        opened = pyarrow.parquet.ParquetFile(file)
+        opened = pyarrow.parquet.ParquetFile(file.open("rb") if isinstance(file, Url) else file)
         _ = opened.schema_arrow.names
         return opened
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damaged(file, "its description", error) from None
 
 
-def _parquet_rows(file: Path, names: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def _parquet_rows(file: Place, names: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     import pyarrow
 
     opened, number = _parquet(file), 0
@@ -122,6 +122,6 @@ def _parquet_rows(file: Path, names: Sequence[str]) -> Iterator[tuple[str, tuple
         opened.close()
 
 
-def _damaged(file: Path, where: str, error: Exception) -> UserError:
+def _damaged(file: Place, where: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(f"The table {file} cannot be read ({where}): {reason}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from imgclf.data.folder import SPLITS
+from imgclf.data.remote import Place, Url, at, is_remote
 from imgclf.data.source import Source, check_classes, numbered
 from imgclf.errors import UserError, unknown
 
@@ -21,17 +22,22 @@ def shards(kind: str, path: str, ending: str) -> list[str]:
 
     A pattern has `*`, or braces that count: `train-{000..012}.tar`, of which each must be there.
     """
-    where = Path(path).expanduser()
+    where = at(path)
     counted = _counted(str(where))
     if counted:
-        missing = next((file for file in counted if not Path(file).is_file()), None)
+        local = (file for file in counted if not is_remote(file))
+        missing = next((file for file in local if not Path(file).is_file()), None)
         if missing:
             raise UserError(f"The `path` of `{kind}` must name files; there is no {missing}")
         return counted
     if where.is_dir():
         found = sorted(str(file) for file in where.glob(f"*{ending}"))
+    elif where.is_file():
+        found = [str(where)]
+    elif isinstance(where, Url):
+        found = sorted(map(str, where.parent.glob(where.name)))
     else:
-        found = [str(where)] if where.is_file() else sorted(glob.glob(str(where)))
+        found = sorted(glob.glob(str(where)))
     if not found:
         raise UserError(
             f"The `path` of `{kind}` must be a {ending} file, a folder with some, or a pattern "
@@ -56,11 +62,12 @@ def names_beside(shard: str) -> tuple[str, ...]:
     A `labels.json` or `classes.json` with a list of names is read likewise.
     """
     for name in ("labels.txt", "classes.txt", "labels.json", "classes.json"):
-        file = Path(shard).parent / name
+        file = at(shard).parent / name
         if not file.is_file():
             continue
         try:
-            text = file.read_text(encoding="utf-8")
+            with file.open(encoding="utf-8") as opened:
+                text = opened.read()
             lines = json.loads(text) if file.suffix == ".json" else text.splitlines()
         except ValueError:
             lines = None
@@ -106,21 +113,21 @@ def placed(
         for text in different:
             if text not in places:
                 raise unknown(f"class in {path}", text, classes)
-    check_classes(kind, Path(path), classes)
+    check_classes(kind, path, classes)
     return np.fromiter((places[text] for text in texts), np.int32, len(texts)), classes
 
 
-def has_shards(ending: str) -> Callable[[Path], bool]:
+def has_shards(ending: str) -> Callable[[Place], bool]:
     """Whether a path is a file that ends so, or a folder with some: for guessing what it is."""
     return lambda root: root.suffix == ending if root.is_file() else any(root.glob(f"*{ending}"))
 
 
 def sources_of(
     kind: Callable[..., Source], ending: str
-) -> Callable[[Path], tuple[Source, tuple[str, Source] | None]]:
+) -> Callable[[Place], tuple[Source, tuple[str, Source] | None]]:
     """What is in a file or folder: `train*` and the held-out shards by name, or all as one."""
 
-    def found(root: Path) -> tuple[Source, tuple[str, Source] | None]:
+    def found(root: Place) -> tuple[Source, tuple[str, Source] | None]:
         if any(root.glob(f"train*{ending}")):
             for name in SPLITS[1:]:
                 single = (root / f"{name}{ending}").is_file()

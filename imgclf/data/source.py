@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from imgclf.data.remote import is_remote
 from imgclf.errors import UserError
 
 S = TypeVar("S", bound="Source")
@@ -107,7 +108,10 @@ def checked_labels(source: Source) -> np.ndarray:
 
 
 def located(source: S, root: str) -> S:
-    """The source with its relative `path`, and that of every source inside it, below `root`."""
+    """The source with its relative `path`, and that of every source inside it, below `root`.
+
+    A URL stays what it is.
+    """
     if not dataclasses.is_dataclass(source):
         return source
     changes: dict[str, Any] = {}
@@ -119,7 +123,7 @@ def located(source: S, root: str) -> S:
             changes[field.name] = tuple(
                 located(each, root) if isinstance(each, Source) else each for each in value
             )
-        elif field.name == "path" and isinstance(value, str):
+        elif field.name == "path" and isinstance(value, str) and not is_remote(value):
             changes[field.name] = str(Path(root) / Path(value).expanduser())
     same = all(getattr(source, name) == value for name, value in changes.items())
     return source if same else dataclasses.replace(source, **changes)
@@ -130,7 +134,7 @@ def numbered(count: int) -> tuple[str, ...]:
     return tuple(str(label) for label in range(count))
 
 
-def check_classes(kind: str, path: Path, classes: Sequence[str]) -> None:
+def check_classes(kind: str, path: object, classes: Sequence[str]) -> None:
     """Raises a `UserError` unless there are two classes or more."""
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "none"
@@ -139,7 +143,7 @@ def check_classes(kind: str, path: Path, classes: Sequence[str]) -> None:
         )
 
 
-def check_labels(kind: str, path: Path, labels: np.ndarray, classes: Sequence[str]) -> None:
+def check_labels(kind: str, path: object, labels: np.ndarray, classes: Sequence[str]) -> None:
     """Raises a `UserError` unless every whole-number label is the place of a class."""
     wrong = labels[(labels < 0) | (labels >= len(classes))]
     if len(wrong):

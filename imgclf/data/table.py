@@ -4,14 +4,14 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
 from imgclf.data.index import Index, indexed
-from imgclf.data.index_cache import Arrays, stamp_of
+from imgclf.data.index_cache import Arrays
 from imgclf.data.names import Names
+from imgclf.data.remote import Place, Url, at, is_remote, stamp_of
 from imgclf.data.rows import SUFFIXES, rows
 from imgclf.data.source import Source, carried, check_classes, check_labels, numbered
 from imgclf.errors import UserError, nearest, unknown
@@ -30,7 +30,7 @@ class Table(Source):
     """
 
     path: str
-    """The file; the paths in it are relative to its folder."""
+    """The file, or its URL; the paths in it are relative to its folder, or URLs."""
     image: str = "image"
     """Name of the column with the path of the image."""
     label: str = "label"
@@ -58,7 +58,8 @@ class Table(Source):
         return self._index.names
 
     def read(self, i: int) -> bytes:
-        return (self._file.parent / self._index.names[i]).read_bytes()
+        name = self._index.names[i]
+        return (Url(name) if is_remote(name) else self._file.parent / name).read_bytes()
 
     def column(self, name: str) -> Sequence[str]:
         """What stands in the column `name` of each example, as a string; "" where nothing does.
@@ -69,14 +70,14 @@ class Table(Source):
         return Names.of("" if value is None else str(value) for value in chosen)
 
     @property
-    def _file(self) -> Path:
-        return Path(self.path).expanduser().absolute()
+    def _file(self) -> Place:
+        return at(self.path).absolute()
 
     @carried
     def _index(self) -> Index:
         return indexed(f"Table {self._file}\n{self!r}", stamp_of(self._checked()), self._found)
 
-    def _checked(self) -> Path:
+    def _checked(self) -> Place:
         file = self._file
         if not file.is_file() or file.suffix.lower() not in SUFFIXES:
             what = "is another" if file.is_file() else "is not there"
@@ -173,7 +174,7 @@ def _is_sound(text: str) -> bool:
 
 
 def _classes(
-    file: Path, seen: list[str], given: tuple[str, ...]
+    file: Place, seen: list[str], given: tuple[str, ...]
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """The classes, and the place among them of each word that was `seen` as a label."""
     wrong = next(iter(sorted(set(seen) - set(given))), "") if given else ""

@@ -12,10 +12,11 @@ from typing import NamedTuple, final
 import numpy as np
 
 from imgclf.data.folder import EXTENSIONS
-from imgclf.data.index_cache import Arrays, kept, stamp_of
+from imgclf.data.index_cache import Arrays, kept
 from imgclf.data.names import Names
+from imgclf.data.remote import absolute, is_remote, looked_through, read, stamp_of
 from imgclf.data.shards import names_beside, placed, shards
-from imgclf.data.source import Source
+from imgclf.data.source import Source, carried
 from imgclf.data.tar_members import Member, ReadAt, members
 from imgclf.errors import UserError
 
@@ -37,11 +38,15 @@ class Tar(Source):
     So `a/0017.jpg` and `a/0017.cls`, one after the other, are the example `a/0017`. The headers are
     read once, and what they say is kept in the cache. A shard that is damaged anywhere but inside a
     member is refused; of what is in the members a tar has no checksum. Class names come from a
-    `labels.txt` or `classes.txt` beside the shards, or a .json with a list, unless given.
+    `labels.txt` or `classes.txt` beside the shards, or a .json with a list, unless given. A shard
+    at a URL is not copied: each image is asked for alone, and kept in the cache.
     """
 
     path: str
-    """A .tar file, a folder with some, or a pattern: `train-*.tar`, `train-{000..012}.tar`."""
+    """A .tar file, a folder with some, or a pattern: `train-*.tar`, `train-{000..012}.tar`.
+
+    Each may be a URL.
+    """
     image: tuple[str, ...] = EXTENSIONS
     """The extensions of images, in upper or lower case."""
     label: str = "cls"
@@ -65,6 +70,8 @@ class Tar(Source):
     def read(self, i: int) -> bytes:
         shard = self._shards[int(self._index["shard"][i])]
         offset, length = int(self._index["offset"][i]), int(self._index["length"][i])
+        if is_remote(shard):
+            return read(shard, offset, offset + length, self._stamp)
         image = _read_at(shard, offset, length)
         if len(image) < length:
             raise OSError(f"{shard} is cut off in {self._names[i]}")
@@ -74,23 +81,31 @@ class Tar(Source):
     def _names(self) -> Names:
         return Names(self._index["names"], self._index["names_at"])
 
-    @cached_property
+    @carried
     def _shards(self) -> list[str]:
         return shards("Tar", self.path, ".tar")
 
+    @carried
+    def _stamp(self) -> str:
+        return stamp_of(*self._shards)
+
+    @carried
+    def _given(self) -> tuple[str, ...]:
+        return self.class_names or names_beside(self._shards[0])
+
     @cached_property
     def _index(self) -> Arrays:
-        given = self.class_names or names_beside(self._shards[0])
-        what = f"Tar 1 {os.path.abspath(self.path)} {self.image} {self.label} {given}"
-        return kept(what, stamp_of(*self._shards), partial(self._found, given))
+        what = f"Tar 1 {absolute(self.path)} {self.image} {self.label} {self._given}"
+        return kept(what, self._stamp, partial(self._found, self._given))
 
     def _found(self, given: tuple[str, ...]) -> Arrays:
-        top = os.path.commonpath([os.path.dirname(shard) for shard in self._shards])
+        paths = [shard.rpartition("://")[2] for shard in self._shards]
+        top = os.path.commonpath([os.path.dirname(path) for path in paths])
         names: list[str] = []
         texts: list[str] = []
         places: list[tuple[int, int, int]] = []
         for number, shard in enumerate(self._shards):
-            below = os.path.relpath(shard, top)
+            below = os.path.relpath(paths[number], top)
             try:
                 with _opened(shard) as (size, read_at):
                     for sample in self._samples(shard, size, read_at):
@@ -117,7 +132,9 @@ class Tar(Source):
 
     def _samples(self, shard: str, size: int, read_at: ReadAt) -> Iterator[_Sample]:
         endings = {ending.lower().lstrip(".") for ending in self.image}
+        label = self.label.lower().lstrip(".")
         found: dict[str, dict[str, Member]] = {}
+        texts: dict[str, str] = {}
         before = ""
         for member in members(shard, size, read_at):
             parts = _SAMPLE.fullmatch(member.name)
@@ -134,7 +151,9 @@ class Tar(Source):
             if part in found.setdefault(key, {}):
                 raise UserError(f"The samples of {shard} must have one {part} each; {key} has two")
             found[key][part] = member
-        label = self.label.lower().lstrip(".")
+            if part == label:  # at once: a shard at a URL comes once, from its beginning on
+                data = read_at(member.offset, min(member.length, _LONGEST_LABEL + 1))
+                texts[key] = _label(shard, member, data, label == "json")
         for key, parts_of in found.items():
             for part, said in (("image", "image"), (label, f".{label}")):
                 if part not in parts_of:
@@ -142,9 +161,7 @@ class Tar(Source):
                         f"The samples of {shard} must have an image and a .{label}; {key} has no "
                         f"{said}, only {', '.join(sorted(parts_of))}"
                     )
-            member = parts_of[label]
-            data = read_at(member.offset, min(member.length, _LONGEST_LABEL + 1))
-            yield _Sample(key, parts_of["image"], _label(shard, member, data, label == "json"))
+            yield _Sample(key, parts_of["image"], texts[key])
 
 
 def _label(shard: str, member: Member, data: bytes, is_json: bool) -> str:
@@ -163,6 +180,9 @@ def _label(shard: str, member: Member, data: bytes, is_json: bool) -> str:
 
 @contextmanager
 def _opened(shard: str) -> Iterator[tuple[int, ReadAt]]:
+    if is_remote(shard):
+        yield looked_through(shard)
+        return
     with open(shard, "rb") as file:
 
         def read_at(offset: int, length: int) -> bytes:

@@ -9,12 +9,12 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from imgclf import units
 from imgclf.data import KINDS, Relabelled, Source, Split, class_list, located
 from imgclf.data.guess import guess, whole
+from imgclf.data.remote import absolute
 from imgclf.errors import UserError, nearest
 from imgclf.recipe.files import LoadedRecipe
 from imgclf.recipe.kinds import in_words
@@ -23,7 +23,7 @@ from imgclf.recipe.value import Data, Recipe
 _OF_SOURCES = re.compile(r"data[.](train|evaluate)\b|(kind|classes)$")
 
 MORE_HELP = f"""
-Sources are given as a path; what lies there is guessed, or said by --kind:
+Sources are given as a path or URL; what lies there is guessed, or said by --kind:
   --data.train PATH           train (and evaluate) on PATH
   --data.evaluate.NAME PATH   evaluate on PATH
   --kind KIND                 {", ".join(KINDS)}
@@ -139,7 +139,7 @@ def _sources(
             raise UserError(f"`--{name}` takes one path; got {' '.join(given[name]) or 'nothing'}")
     data = recipe.data
     if "data.train" in given:
-        found = guess(str(Path(given["data.train"][0]).expanduser().resolve()), kind, recipe.seed)
+        found = guess(absolute(given["data.train"][0]), kind, recipe.seed)
         train, evaluate = found.train, found.evaluate
         if isinstance(train, Split) and len(given) > 1:  # nothing needs to be held out
             train, evaluate = train.source, {}
@@ -152,7 +152,7 @@ def _sources(
         option = "--kind" if kind else "--classes"
         raise UserError(f"`{option}` says what lies at `--data.train PATH`, which is not given")
     for name in [name for name in given if name != "data.train"]:
-        path = str(Path(given[name][0]).expanduser().resolve())
+        path = absolute(given[name][0])
         source, line = whole(path, kind, class_list(classes) if classes else _known_classes(data))
         name = name.removeprefix("data.evaluate.")
         data = dataclasses.replace(data, evaluate={**data.evaluate, name: _listed(source, classes)})

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from imgclf.data.remote import absolute
 from imgclf.data.source import as_written
 from imgclf.errors import UserError
 from imgclf.recipe.description import at_default, describe, differences, may_change
@@ -200,9 +201,9 @@ def _absolute(words: tuple[str, ...]) -> list[str]:
         name, equals, value = word.partition("=")
         last = kept[-1] if kept else ""
         if re.fullmatch(_PATHS, name) and equals:
-            word = f"{name}={Path(value).expanduser().resolve()}"
+            word = f"{name}={absolute(value)}"
         elif re.fullmatch(_PATHS, last):
-            word = str(Path(word).expanduser().resolve())
+            word = absolute(word)
         kept.append(word)
     return kept
 

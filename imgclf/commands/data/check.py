@@ -74,11 +74,12 @@ def _named(source: str, kind: str) -> tuple[str, dict[str, "Source"]]:
     """A name for what `source` means, and its parts."""
     from imgclf.data import located
     from imgclf.data.guess import guess
+    from imgclf.data.remote import at
     from imgclf.data.splits import Split
     from imgclf.errors import nearest
     from imgclf.recipe import files
 
-    path = Path(source).expanduser()
+    path = at(source)
     if source.endswith(".py") or (source in files.names() and not path.exists()):
         loaded = files.load(source)
         data = loaded.recipe.data

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgclf.commands.words import no_more, split, wants_help
+from imgclf.data.remote import absolute
 from imgclf.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def run(words: Sequence[str]) -> int:
         )
     numbers = {name: _number(options, name, default) for name, default in NUMBERS.items()}
     workers = numbers.pop("workers") or _cpus()
-    source = bare[0] if "://" in bare[0] else str(Path(bare[0]).expanduser().resolve())
+    source = absolute(bare[0])
     if Path(bare[1]).expanduser().resolve().is_relative_to(source):
         raise UserError(f"The folder to write must lie outside the source; got {bare[1]}")
     from imgclf.data import prepare, writing

@@ -58,9 +58,10 @@ def run(words: Sequence[str]) -> int:
 
 def _loaded(source: str, rest: list[str]) -> "tuple[LoadedRecipe, str]":
     """The recipe that `source` stands for, with its fields changed, and a name for it."""
+    from imgclf.data.remote import at
     from imgclf.recipe import files
 
-    path = Path(source).expanduser()
+    path = at(source)
     is_path = path.exists() and path.suffix != ".py"
     if not is_path:
         files.find(source)  # a mistyped name is answered before anything is imported
