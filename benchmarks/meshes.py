@@ -202,7 +202,9 @@ def save_first_step(file: Path, mesh: str, width: int, size: int) -> None:
     )
     resolved, devices = resolve(recipe), make_mesh(recipe.mesh)
     program = Program(resolved, devices, gradient_step, donate=True)
-    runner = program.compile(Streamed(resolved, batch_sharding(devices), lambda _: None), False)
+    runner = program.compile(
+        Streamed(resolved, batch_sharding(devices), lambda _: lambda _: None), False
+    )
     runner.start(0, 1)
     state, metrics = runner.run(program.initial()[0], 0, 1)
     runner.close()

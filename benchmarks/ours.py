@@ -56,13 +56,13 @@ class Ours:
 
     def __init__(self, recipe: Recipe, scan: bool, own_feed: bool):
         resolved, mesh = resolve(recipe), make_mesh(recipe.mesh)
-        check_batch(mesh, "`batch_size` of `Data`", recipe.data.batch_size)
+        check_batch(mesh, "labelled", recipe.data.batch_size)
         sharding = batch_sharding(mesh)
         program = Program(resolved, mesh, train_step, donate=True)
         feed: Resident | Streamed = (
             Resident(resolved, sharding)
             if is_resident(resolved)
-            else Streamed(resolved, sharding, lambda problems: None)
+            else Streamed(resolved, sharding, lambda stream: lambda problems: None)
         )
         before = time.perf_counter()
         runner = program.compile(feed, scan)

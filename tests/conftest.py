@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,15 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared test inputs at {folder} (set IMGCLF_SHARED)")
     return folder
+
+
+@pytest.fixture
+def cifar10(shared: Path, tmp_path: Path) -> Path:
+    """The folder in which a part of CIFAR-10's binary files lies."""
+    with tarfile.open(shared / "data" / "cifar10_subset.tar.xz") as archive:
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4
+        archive.extractall(tmp_path / "data", **safe)
+    return tmp_path / "data"
 
 
 Example = tuple[bytes, int]

@@ -3,14 +3,14 @@
 import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from imgclf.errors import UserError
 
-Batch = dict[str, jax.Array]
+Batch = dict[str, Any]
 """`image` (b, h, w, c), uint8 or float32 on the scale 0 to 255; `label` int32 (b,) or float32
 (b, k); and others, which an augmentation hands on."""
 
@@ -37,7 +37,8 @@ def compose(
     """All the `augmentations`, one after the other, as one function.
 
     Each draws from the key folded with its place in the sequence. If any of them mixes labels,
-    integer labels become one-hot float32 (b, `num_classes`) first.
+    integer labels become one-hot float32 (b, `num_classes`) first. Of a batch with two parts each
+    part is changed by itself.
     """
     for augmentation in augmentations:
         if not isinstance(augmentation, Augmentation):
@@ -47,6 +48,11 @@ def compose(
             )
 
     def augment(key: jax.Array, batch: Batch, progress: jax.Array) -> Batch:
+        if "image" not in batch:
+            return {
+                name: augment(jax.random.fold_in(key, number), part, progress)
+                for number, (name, part) in enumerate(sorted(batch.items()))
+            }
         mixes = any(augmentation.soft_labels for augmentation in augmentations)
         if mixes and batch["label"].ndim == 1:
             batch = {**batch, "label": jax.nn.one_hot(batch["label"], num_classes)}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from imgclf.data.digits import Digits as Digits
     from imgclf.data.files import Files as Files
     from imgclf.data.folder import Folder as Folder
+    from imgclf.data.folder import Images as Images
     from imgclf.data.geometry import Central as Central
     from imgclf.data.geometry import Geometry as Geometry
     from imgclf.data.geometry import Pad as Pad
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from imgclf.data.table import Table as Table
     from imgclf.data.tars import Tar as Tar
     from imgclf.data.tfds import TFDS as TFDS
+    from imgclf.data.unlabelled import Empty as Empty
 
 KINDS = ("folder", "table", "cifar", "idx", "arrays", "tfds", "records", "tar", "parquet")
 """What data may be called where their kind is named, as `--kind` does."""
@@ -82,7 +84,7 @@ _NAMES = {
     "decode": ("BadImage",),
     "digits": ("Digits",),
     "files": ("Files",),
-    "folder": ("Folder",),
+    "folder": ("Folder", "Images"),
     "geometry": ("Central", "Geometry", "Pad", "Planned", "RandomResizedCrop", "Squash"),
     "guess": ("Guess",),
     "idx": ("Idx",),
@@ -111,6 +113,7 @@ _NAMES = {
     "table": ("Table",),
     "tars": ("Tar",),
     "tfds": ("TFDS",),
+    "unlabelled": ("Empty",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""Class folders: one folder for each class, the images of the class in it."""
+"""Images in folders: one folder for each class, or any without labels."""
 
 import itertools
 import os
@@ -126,6 +126,55 @@ class Folder(Source):
         return Index(classes, names, labels)
 
 
+@final
+@dataclass(frozen=True)
+class Images(Source):
+    """All images below a folder, at any depth, without labels: hidden files are left out.
+
+    They are for `data.unlabelled`, and so have no classes.
+    """
+
+    path: str
+    """The folder, or its URL."""
+
+    def __len__(self) -> int:
+        return len(self._index.names)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return ()
+
+    def labels(self) -> np.ndarray:
+        return self._index.labels
+
+    def ids(self) -> Sequence[str]:
+        return self._index.names
+
+    def read(self, i: int) -> bytes:
+        return (at(self.path) / self._index.names[i]).read_bytes()
+
+    @carried
+    def _index(self) -> Index:
+        root = at(self.path).absolute()
+        if isinstance(root, Url):
+            found = list(root.walk())
+            names = sorted(name for name, _ in found if _is_image(name))
+            stamp = digest(repr(sorted(found)))
+            return indexed(f"Images {root}", stamp, lambda: (self._listed(root, names), {}))
+        return indexed(f"Images {root}", "", lambda: self._found(root), _unchanged, _settled)
+
+    def _found(self, root: Path) -> tuple[Index, Arrays]:
+        times: dict[str, int] = {}
+        images: list[str] = []
+        _walk(str(root), "", (), images, times)
+        return self._listed(root, sorted(images)), _folders_in(times)
+
+    def _listed(self, root: Place, names: list[str]) -> Index:
+        if not names:
+            raise UserError(f"The `path` of `Images` must be a folder with images; got {root}")
+        return Index((), Names.of(names), np.zeros((len(names), 0), np.float32))
+
+
 def _folders_in(times: dict[str, int]) -> Arrays:
     folders = Names.of(times)
     return {
@@ -165,12 +214,12 @@ def _class_folders(root: Path) -> list[str]:
 
 def _images(root: Path, class_name: str, times: dict[str, int]) -> list[str]:
     images: list[str] = []
-    _walk(str(root / class_name), class_name, (), images, times)
+    _walk(str(root / class_name), f"{class_name}/", (), images, times)
     return sorted(images)
 
 
 def _walk(folder: str, below: str, above: tuple, images: list[str], times: dict[str, int]) -> None:
-    """Adds the images in `folder`, called `below`, and the time of every folder there.
+    """Adds the images in `folder`, with `below` before their names, and each folder's time.
 
     `above`: which folders it lies in; a link back to one of them is not followed.
     """
@@ -189,12 +238,12 @@ def _walk(folder: str, below: str, above: tuple, images: list[str], times: dict[
                 if _is_folder(entry):
                     inner.append(name)
                 elif _is_image(name):
-                    images.append(f"{below}/{name}")
+                    images.append(f"{below}{name}")
     except OSError:  # as if it were empty, but to be looked at again
         times[folder] = _NEVER
         return
     for name in inner:
-        _walk(f"{folder}/{name}", f"{below}/{name}", (*above, this), images, times)
+        _walk(f"{folder}/{name}", f"{below}{name}/", (*above, this), images, times)
 
 
 def _is_image(name: str) -> bool:

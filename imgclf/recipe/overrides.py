@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from imgclf import units
-from imgclf.data import KINDS, Relabelled, Source, Split, class_list, located
+from imgclf.data import KINDS, Images, Relabelled, Source, Split, class_list, located
 from imgclf.data.guess import guess, whole
 from imgclf.data.remote import absolute
 from imgclf.errors import UserError, nearest
@@ -20,12 +20,13 @@ from imgclf.recipe.files import LoadedRecipe
 from imgclf.recipe.kinds import in_words
 from imgclf.recipe.value import Data, Recipe
 
-_OF_SOURCES = re.compile(r"data[.](train|evaluate)\b|(kind|classes)$")
+_OF_SOURCES = re.compile(r"data[.](train|evaluate|unlabelled)\b|(kind|classes)$")
 
 MORE_HELP = f"""
 Sources are given as a path or URL; what lies there is guessed, or said by --kind:
   --data.train PATH           train (and evaluate) on PATH
   --data.evaluate.NAME PATH   evaluate on PATH
+  --data.unlabelled PATH      images below PATH, without labels, for a task that has a use for them
   --kind KIND                 {", ".join(KINDS)}
   --classes imagenet1k        the classes found there keep their places in this list
 
@@ -138,6 +139,10 @@ def _sources(
         if len(given[name]) != 1:
             raise UserError(f"`--{name}` takes one path; got {' '.join(given[name]) or 'nothing'}")
     data = recipe.data
+    if "data.unlabelled" in given:
+        path = absolute(given.pop("data.unlabelled")[0])
+        data = dataclasses.replace(data, unlabelled=Images(path))
+        said.append(f"the {len(data.unlabelled):,} images below {path} without labels")
     if "data.train" in given:
         found = guess(absolute(given["data.train"][0]), kind, recipe.seed)
         train, evaluate = found.train, found.evaluate
@@ -176,7 +181,9 @@ def _known_classes(data: Data) -> tuple[str, ...]:
 
 
 def _names_source(name: str) -> bool:
-    return name == "data.train" or (name.startswith("data.evaluate.") and name.count(".") == 2)
+    if name in ("data.train", "data.unlabelled"):
+        return True
+    return name.startswith("data.evaluate.") and name.count(".") == 2
 
 
 def _new_options(

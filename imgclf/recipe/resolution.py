@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from imgclf.data import checked_labels, fixed_shape, located
-from imgclf.data.order import Stream
+from imgclf.data.order import Order, Stream
 from imgclf.data.source import Source
+from imgclf.data.unlabelled import Empty
 from imgclf.errors import UserError
 from imgclf.models import create
 from imgclf.models.network import Network
@@ -20,6 +21,19 @@ from imgclf.units import Unit
 
 PHOTOGRAPH_SIZE = 64
 """Side in px for images of varying size, where neither recipe nor network names one."""
+_APART = 0x9E3779B97F4A7C15  # far from the seeds that people give
+
+
+@dataclass(frozen=True)
+class TrainStream:
+    """What training batches, or one part of each, are made of."""
+
+    source: Source
+    order: Stream
+    """Which example of `source` stands at which position."""
+    batch_size: int
+    seed: int
+    """Of how images of varying size are cut."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +45,23 @@ class Resolved:
     image_shape: tuple[int, int, int]
     """Height, width and channels of the images that the network takes."""
     network: Network
-    train: Source
-    order: Stream
-    """Which example of `train` stands at which position."""
+    streams: dict[str, TrainStream]
+    """`labelled` and, for a task that learns from both, `unlabelled`."""
     evaluate: dict[str, Source]
     steps_per_epoch: float
     """Updates in which as many examples are seen as an epoch of the sampling has; not rounded."""
     steps: int
     """Updates in the whole run."""
+
+    @property
+    def train(self) -> Source:
+        """The labelled training images."""
+        return self.streams["labelled"].source
+
+    @property
+    def images_per_step(self) -> int:
+        """Images in one update, of all streams."""
+        return sum(stream.batch_size for stream in self.streams.values())
 
     def cadence(self, every: Unit) -> frozenset[int]:
         """The steps (counted from 1) after which something that is due `every` so often is due.
@@ -47,7 +70,7 @@ class Resolved:
         them unless it is due by itself.
         """
         distance = every.in_steps(
-            self.steps_per_epoch, batch_size=self.recipe.data.batch_size, steps=self.steps
+            self.steps_per_epoch, batch_size=self.images_per_step, steps=self.steps
         )
         if math.isinf(distance):
             return frozenset()
@@ -82,25 +105,59 @@ def resolve(recipe: Recipe) -> Resolved:
     _check(recipe)
     train = located(recipe.data.train, recipe.data.root)
     evaluate = {k: located(v, recipe.data.root) for k, v in recipe.data.evaluate.items()}
-    examples, classes = len(train), tuple(train.classes)
-    if recipe.data.batch_size > examples:
-        raise UserError(
-            f"The `batch_size` of `Data` must be at most the number of training images "
-            f"(={examples:,}); got {recipe.data.batch_size}"
-        )
-    checked_labels(train)
+    classes = tuple(train.classes)
+    streams = _streams(recipe, train)
     for name, source in evaluate.items():
         check_classes(name, tuple(source.classes), classes)
         checked_labels(source)
     network, image_shape = build(recipe.model, len(classes), fixed_shape(train))
-    order = recipe.data.sampling.build(train, recipe.seed)
-    per_epoch = order.n / recipe.data.batch_size
-    length = recipe.length.in_steps(per_epoch, batch_size=recipe.data.batch_size)
+    per_epoch = max(stream.order.n / stream.batch_size for stream in streams.values())
+    images = sum(stream.batch_size for stream in streams.values())
+    length = recipe.length.in_steps(per_epoch, batch_size=images)
     if not 1 <= length < math.inf:
         raise UserError(f"The `length` of `Recipe` must be at least one step; got {recipe.length}")
     steps = _ceil(length)
     recipe.schedule.build(steps, per_epoch)  # a warm-up that does not fit is refused here
-    return Resolved(recipe, classes, image_shape, network, train, order, evaluate, per_epoch, steps)
+    return Resolved(recipe, classes, image_shape, network, streams, evaluate, per_epoch, steps)
+
+
+def _streams(recipe: Recipe, train: Source) -> dict[str, TrainStream]:
+    data, kind = recipe.data, type(train).__name__
+    if not train.classes:
+        raise UserError(f"The `train` of `Data` must have classes; `{kind}` has none")
+    checked_labels(train)
+    order = data.sampling.build(train, recipe.seed)
+    streams = {"labelled": TrainStream(train, order, data.batch_size, recipe.seed)}
+    if recipe.task.two_streams == isinstance(data.unlabelled, Empty):
+        wants = "images without labels, too" if recipe.task.two_streams else "labelled images alone"
+        must = "be given" if recipe.task.two_streams else "be Empty()"
+        raise UserError(
+            f"`{type(recipe.task).__name__}` learns from {wants}: the `unlabelled` of `Data` must "
+            f"{must}; got {data.unlabelled!r}"
+        )
+    if recipe.task.two_streams:
+        unlabelled = located(data.unlabelled, data.root)
+        if unlabelled.classes:
+            check_classes("unlabelled", tuple(unlabelled.classes), tuple(train.classes))
+        if fixed_shape(unlabelled) != fixed_shape(train):
+            raise UserError(
+                "The `unlabelled` images of `Data` must have the shape of the labelled ones; got "
+                f"{_shape(unlabelled)}, {_shape(train)}"
+            )
+        seed = (recipe.seed + _APART) % 2**64
+        size = data.unlabelled_batch_size or data.batch_size
+        streams["unlabelled"] = TrainStream(unlabelled, Order(len(unlabelled), seed), size, seed)
+    elif data.batch_size > len(train):
+        raise UserError(
+            f"The `batch_size` of `Data` must be at most the number of training images "
+            f"(={len(train):,}); got {data.batch_size}"
+        )
+    return streams
+
+
+def _shape(source: Source) -> str:
+    shape = fixed_shape(source)
+    return str(shape) if shape else "encoded images"
 
 
 def build(
@@ -148,6 +205,7 @@ def _check(recipe: Recipe) -> None:
     for owner, name, value, least in (
         ("Data", "batch_size", data.batch_size, 1),
         ("Data", "evaluate_batch_size", data.evaluate_batch_size, 0),
+        ("Data", "unlabelled_batch_size", data.unlabelled_batch_size, 0),
         ("Data", "workers", data.workers, 0),
         ("Data", "threads", data.threads, 0),
         ("Recipe", "accumulate", recipe.accumulate, 1),
@@ -172,11 +230,12 @@ def _check(recipe: Recipe) -> None:
         raise UserError(f"The `bad_share` of `Data` must lie in [0, 1]; got {data.bad_share}")
     if not 0 <= recipe.average.decay < 1:
         raise UserError(f"The `decay` of `Average` must lie in [0, 1); got {recipe.average.decay}")
-    if data.batch_size % recipe.accumulate:
-        raise UserError(
-            f"The `batch_size` of `Data` (={data.batch_size}) must be divisible by the "
-            f"`accumulate` of `Recipe` (={recipe.accumulate})"
-        )
+    for name in ("batch_size", "unlabelled_batch_size"):
+        if getattr(data, name) % recipe.accumulate:
+            raise UserError(
+                f"The `{name}` of `Data` (={getattr(data, name)}) must be divisible by the "
+                f"`accumulate` of `Recipe` (={recipe.accumulate})"
+            )
     best_source, _, best_metric = recipe.best.partition("/")
     metrics = ("accuracy", "top5_accuracy", "loss")
     if recipe.best and (best_source not in data.evaluate or best_metric not in metrics):
@@ -185,7 +244,7 @@ def _check(recipe: Recipe) -> None:
 
 
 def check_classes(name: str, classes: tuple[str, ...], known: tuple[str, ...]) -> None:
-    """Raises a `UserError` unless an evaluation source has the classes that are learned."""
+    """Raises a `UserError` unless another source has the classes that are learned."""
     if classes != known:
         extra = [each for each in classes if each not in known][:3]
         absent = [each for each in known if each not in classes][:3]
@@ -195,7 +254,7 @@ def check_classes(name: str, classes: tuple[str, ...], known: tuple[str, ...]) -
             parts += [f"{', '.join(map(repr, absent))} not in it"] if absent else []
             what = "; ".join(parts)
         raise UserError(
-            f"The evaluation source {name!r} has {len(classes)} classes, {len(known)} are learned, "
+            f"The source {name!r} has {len(classes)} classes, {len(known)} are learned, "
             f"and they must be the same: {what}"
         )
 

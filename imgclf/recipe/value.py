@@ -8,6 +8,7 @@ from imgclf.augmentation import Augmentation
 from imgclf.data.geometry import Geometry, RandomResizedCrop
 from imgclf.data.sampling import Sampling, Uniform
 from imgclf.data.source import Source
+from imgclf.data.unlabelled import Empty
 from imgclf.optimizers import SGD, Optimizer
 from imgclf.preprocess import Preprocess
 from imgclf.schedules import Cosine, Schedule
@@ -27,6 +28,11 @@ class Data:
     """Examples in one update, over all processes and micro-batches."""
     sampling: Sampling = Uniform()
     """How often each training example comes, and what an epoch is."""
+    unlabelled: Source = Empty()
+    """Images for a task that learns without labels, too: each batch then has two parts. An epoch is
+    once through the part that takes longer."""
+    unlabelled_batch_size: int = 0
+    """So many of them are in an update; 0: as many as have labels."""
     evaluate_batch_size: int = 0
     """Examples evaluated at a time; 0: as in training."""
     geometry: Geometry = RandomResizedCrop()

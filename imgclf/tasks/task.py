@@ -1,7 +1,7 @@
 """The contract of a task, and what tasks share."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,19 @@ Params = Any
 """A tree of float32 arrays that the optimizer changes."""
 ModelState = Any
 """A tree of what a network carries beside its parameters, such as batch statistics."""
-Batch = dict[str, jax.Array]
-"""`image` (b, h, w, c), `label` (b,) or (b, k), `mask` (b,)."""
+Batch = dict[str, Any]
+"""`image` (b, h, w, c), `label` (b,) or (b, k), `mask` (b,); or two such batches, `labelled` and
+`unlabelled`, for a task that has `two_streams`."""
 Metrics = dict[str, jax.Array]
 """Named scalars of one step."""
 
 
 class Task(abc.ABC):
     """What is learned from a batch. Subclasses are frozen dataclasses."""
+
+    two_streams: ClassVar[bool] = False
+    """Whether it learns from images without labels, too: `loss` is then given two batches,
+    `labelled` and `unlabelled`."""
 
     @abc.abstractmethod
     def initialise(

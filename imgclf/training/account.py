@@ -21,16 +21,18 @@ def account(resolved: Resolved) -> Iterator[str]:
     """Lines on parameters, FLOPs, batch shapes, and where each large array of the state lies."""
     recipe = resolved.recipe
     mesh = make_mesh(recipe.mesh)
-    check_batch(mesh, "`batch_size` of `Data`", recipe.data.batch_size)
+    for name, stream in resolved.streams.items():
+        check_batch(mesh, name, stream.batch_size)
     program = Program(resolved, mesh, train_step, donate=True)
     macs = multiply_adds(resolved.network, (1, *resolved.image_shape))
     yield ""
     yield f"parameters        {count_parameters(program.state.params):,}"
     yield f"multiply-adds     {macs / 1e6:,.1f} million an image forward"
-    flops = 6 * macs * recipe.data.batch_size
+    flops = 6 * macs * resolved.images_per_step
     yield f"FLOPs             {flops / 1e9:,.1f} billion a training step"
-    yield f"length            {resolved.steps:,} steps of {recipe.data.batch_size} images"
-    for name, each in example_batch(resolved).items():
+    yield f"length            {resolved.steps:,} steps of {resolved.images_per_step} images"
+    for path, each in jax.tree_util.tree_flatten_with_path(example_batch(resolved))[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator=" ")
         yield f"batch {name:<11} {each.dtype} {list(each.shape)}"
     yield f"data              {'on the device' if is_resident(resolved) else 'streamed'}"
     yield f"mesh              {dict(mesh.shape)} on {mesh.size} {jax.devices()[0].device_kind}"

@@ -3,12 +3,11 @@
 import bisect
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from imgclf.data.pipeline import Problem
-from imgclf.recipe.value import Data
 from imgclf.training.cluster import Cluster
 from imgclf.training.display import Display
 from imgclf.training.writers import Appended, Kept, cut_lines
@@ -22,7 +21,8 @@ ENOUGH = 1000
 class BadRecords:
     """The list of one run: each record of a source once, where it was first due.
 
-    `step` is the training step they were due in, 0 in evaluation. Of several processes the main one
+    `step` is the training step they were due in, 0 in evaluation. `sizes`: how many records of each
+    training stream a step reads. Of several processes the main one
     keeps it; the others tell it at every `gather`. `lost` is told of a list that cannot be written;
     what is not in it yet is written with what comes next.
     """
@@ -30,35 +30,42 @@ class BadRecords:
     def __init__(
         self,
         file: Path,
-        data: Data,
+        sizes: Mapping[str, int],
+        share: float,
         display: Display,
         cluster: Cluster,
         lost: Callable[[str, OSError], None],
     ):
         self._file, self._display = Appended(file), display
-        self._batch_size, self._share = data.batch_size, data.bad_share
+        self._sizes, self._share = sizes, share
         self._cluster, self._lost = cluster, lost
-        self._listed: set[tuple[str, int]] = set()
-        self._untold: list[tuple[str, Problem]] = []
-        self._before = 0
-        self._places: list[int] = []
+        self._listed: set[tuple[str, bool, int]] = set()
+        self._untold: list[tuple[str, str, Problem]] = []
+        self.resume(0)
 
     def cut(self, kept: Kept) -> None:
         """Forgets what was listed for later steps, and knows the rest again."""
         cut_lines(self._file.path, kept)
         if self._file.path.exists():
             lines = map(json.loads, self._file.path.read_text().splitlines())
-            self._listed = {_key(line["source"], line) for line in lines}
+            self._listed = {(line["source"], line["step"] > 0, line["id"]) for line in lines}
 
     def resume(self, unread: int) -> None:
         """Goes on counting from what `unread` was at the checkpoint."""
-        self._before, self._places = unread, []
+        self._before = unread
+        self._places: dict[str, list[int]] = {stream: [] for stream in self._sizes}
+
+    def of_stream(self, stream: str) -> Callable[[list[Problem]], None]:
+        """What the feed of a training stream reports to; the labelled one is called `train`."""
+        return self._report("train" if stream == "labelled" else stream, stream)
 
     def of(self, source: str) -> Callable[[list[Problem]], None]:
-        """What the feed of the training data ("train"), or of an evaluation source, reports to."""
+        """What the feed of an evaluation source reports to."""
+        return self._report(source, "")
 
+    def _report(self, source: str, stream: str) -> Callable[[list[Problem]], None]:
         def report(problems: list[Problem]) -> None:
-            self._untold += [(source, each) for each in problems]
+            self._untold += [(source, stream, each) for each in problems]
             if self._cluster.count == 1:
                 self.gather()
 
@@ -69,7 +76,10 @@ class BadRecords:
 
         A function of the step alone, and in all processes the same, after a `gather`.
         """
-        return self._before + bisect.bisect_left(self._places, step * self._batch_size)
+        return self._before + sum(
+            bisect.bisect_left(self._places[stream], step * size)
+            for stream, size in self._sizes.items()
+        )
 
     def too_many(self, step: int) -> str:
         """What is to be said if of what was read up to `step` too much is bad; else "".
@@ -77,7 +87,7 @@ class BadRecords:
         Each process must come here.
         """
         self.gather()
-        read, unread = step * self._batch_size, self.unread(step)
+        read, unread = step * sum(self._sizes.values()), self.unread(step)
         if read < ENOUGH or unread <= self._share * read:
             return ""
         return (
@@ -88,35 +98,30 @@ class BadRecords:
 
     def gather(self) -> None:
         """Lists what all processes have found since the last time; each must come here."""
-        told = json.dumps([(source, dataclasses.asdict(each)) for source, each in self._untold])
+        told = json.dumps([(*names, dataclasses.asdict(each)) for *names, each in self._untold])
         self._untold = []
         words = map(json.loads, self._cluster.exchange(told))
-        found = sorted((pair for word in words for pair in word), key=lambda p: p[1]["position"])
-        # Along `tensor` several processes read the same.
-        places = {each["position"] for source, each in found if source == "train"}
-        self._places = sorted(places.union(self._places)) if places else self._places
-        new: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {}
-        for pair in found:
-            if _key(*pair) not in self._listed:
-                new.setdefault(_key(*pair), pair)
+        found = sorted((each for word in words for each in word), key=lambda e: e[2]["position"])
+        for stream, known in self._places.items():  # along `tensor` several processes read the same
+            places = {each["position"] for _, fed, each in found if fed == stream}
+            self._places[stream] = sorted(places.union(known)) if places else known
+        new: dict[tuple[str, bool, int], dict[str, Any]] = {}
+        for source, stream, each in found:
+            key = source, stream != "", each["id"]
+            step = each["position"] // self._sizes[stream] + 1 if stream else 0
+            if key not in self._listed:
+                new.setdefault(key, {"source": source, "step": step} | each)
         self._listed |= new.keys()
         if not self._cluster.main:
             return
-        lines = []
-        for source, each in new.values():
-            step = each["position"] // self._batch_size + 1 if source == "train" else 0
-            lines.append(json.dumps({"source": source, "step": step} | each) + "\n")
+        lines = [json.dumps(each) + "\n" for each in new.values()]
         try:
             self._file.append("".join(lines).encode())
         except OSError as error:
             self._lost(str(self._file.path), error)
         shown = max(0, SHOWN - len(self._listed) + len(new))
-        for _, each in list(new.values())[:shown]:
+        for each in list(new.values())[:shown]:
             self._display.warn(f"{each['name']} could not be read: {each['reason']}")
-
-
-def _key(source: str, problem: dict[str, Any]) -> tuple[str, int]:
-    return source, problem["id"]
 
 
 def _twice(share: float) -> str:

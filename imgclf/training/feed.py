@@ -4,6 +4,7 @@ Both ways give the same examples in the same order. What a worker could not read
 `problems` and is taken out here.
 """
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +16,10 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from imgclf.data import checked_labels, fixed_shape
-from imgclf.data.pipeline import Problem, decode_all, evaluation_batches, train_batches
+from imgclf.data.pipeline import Batches, Problem, decode_all, evaluation_batches, train_batches
 from imgclf.data.source import Source
 from imgclf.preprocess import Preprocess
-from imgclf.recipe.resolution import Resolved
+from imgclf.recipe.resolution import Resolved, TrainStream
 from imgclf.recipe.value import Data
 from imgclf.tasks import Batch
 from imgclf.training.mesh import put_batch, share
@@ -40,25 +41,45 @@ class Streamed:
         self,
         resolved: Resolved,
         sharding: NamedSharding,
-        report: Report,
+        reports: Callable[[str], Report],
         warn: Callable[[str], None] = warnings.warn,
     ):
-        self._resolved, self._sharding = resolved, sharding
-        self._report, self._warn = report, warn
+        """`reports(stream)` is told of what could not be read; `warn` of workers begun anew."""
+        self._resolved, self._sharding, self._warn = resolved, sharding, warn
+        self._reports = {name: reports(name) for name in resolved.streams}
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of the steps from `start` up to `stop`."""
-        data, network = self._resolved.recipe.data, self._resolved.network
-        index, count = share(self._sharding, data.batch_size)
-        source = train_batches(
-            self._resolved.train,
-            self._resolved.order,
-            batch_size=data.batch_size,
+        streams = self._resolved.streams
+        with contextlib.ExitStack() as stack:
+            sources = [
+                stack.enter_context(self._decoded(stream, start, stop))
+                for stream in streams.values()
+            ]
+            for parts in zip(*sources, strict=True):
+                yield _joined(
+                    {
+                        name: put_batch(
+                            self._sharding,
+                            _for_device(part, self._reports[name]),
+                            streams[name].batch_size,
+                        )
+                        for name, part in zip(streams, parts, strict=True)
+                    }
+                )
+
+    def _decoded(self, stream: TrainStream, start: int, stop: int) -> Batches:
+        data = self._resolved.recipe.data
+        index, count = share(self._sharding, stream.batch_size)
+        return train_batches(
+            stream.source,
+            stream.order,
+            batch_size=stream.batch_size,
             start=start,
             stop=stop,
             geometry=data.geometry,
-            preprocess=network.preprocess,
-            seed=self._resolved.recipe.seed,
+            preprocess=self._resolved.network.preprocess,
+            seed=stream.seed,
             exif=data.exif,
             workers=data.workers,
             threads=data.threads,
@@ -67,42 +88,55 @@ class Streamed:
             process_index=index,
             process_count=count,
         )
-        with source:
-            for batch in source:
-                yield put_batch(self._sharding, _for_device(batch, self._report), data.batch_size)
 
 
 class Resident:
     """All training images on the device; a batch is gathered there from its ids."""
 
     def __init__(self, resolved: Resolved, sharding: NamedSharding):
-        recipe = resolved.recipe
-        self._order, self._size = resolved.order, recipe.data.batch_size
-        self._sharding = sharding
+        self._streams = resolved.streams
         whole = NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
-        preprocess = resolved.network.preprocess
-        self.images = _put_whole(
-            whole, decode_all(resolved.train, preprocess, exif=recipe.data.exif)
-        )
-        self.labels = _put_whole(whole, checked_labels(resolved.train))
+        preprocess, exif = resolved.network.preprocess, resolved.recipe.data.exif
+
+        def put(source: Source) -> Batch:
+            images = decode_all(source, preprocess, exif=exif)
+            host = {"image": images, "label": checked_labels(source)}
+            return {name: _put_whole(whole, value) for name, value in host.items()}
+
+        self.held = {name: put(stream.source) for name, stream in self._streams.items()}
+        """`image` and `label` of all examples of each stream."""
         self._gather = jax.jit(self.gather, out_shardings=sharding)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of the steps from `start` up to `stop`."""
         for first in range(start, stop, AT_ONCE):
-            for ids_b in self.ids(first, min(first + AT_ONCE, stop)):
-                yield self._gather(self.images, self.labels, ids_b)
+            ids = self.ids(first, min(first + AT_ONCE, stop))
+            for row in range(min(AT_ONCE, stop - first)):
+                yield self._gather(self.held, {name: each[row] for name, each in ids.items()})
 
-    def ids(self, start: int, stop: int) -> np.ndarray:
-        """int32 (steps, b): which examples the steps from `start` up to `stop` see."""
-        positions = np.arange(start * self._size, stop * self._size, dtype=np.int64)
-        return self._order.ids(positions).astype(np.int32).reshape(stop - start, self._size)
+    def ids(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Which examples of each stream the steps from `start` up to `stop` see: int32 (steps, b)
+        for each."""
+        found = {}
+        for name, stream in self._streams.items():
+            size = stream.batch_size
+            positions = np.arange(start * size, stop * size, dtype=np.int64)
+            found[name] = stream.order.ids(positions).astype(np.int32).reshape(-1, size)
+        return found
 
     @staticmethod
-    def gather(images: jax.Array, labels: jax.Array, ids_b: jax.Array) -> Batch:
-        """The batch of the examples `ids_b`."""
-        mask = jnp.ones(ids_b.shape, bool)
-        return {"image": images[ids_b], "label": labels[ids_b], "mask": mask}
+    def gather(held: Batch, ids: Mapping[str, jax.Array]) -> Batch:
+        """The batch of the examples `ids` (b,) of each stream."""
+        return _joined(
+            {
+                name: {
+                    "image": held[name]["image"][ids_b],
+                    "label": held[name]["label"][ids_b],
+                    "mask": jnp.ones(ids_b.shape, bool),
+                }
+                for name, ids_b in ids.items()
+            }
+        )
 
 
 class Evaluation:
@@ -163,20 +197,31 @@ class Evaluation:
 
 def is_resident(resolved: Resolved) -> bool:
     """Whether the training images are kept on the device."""
-    choice, shape = resolved.recipe.data.resident, fixed_shape(resolved.train)
-    if shape is None or shape != resolved.image_shape or choice == "no":
+    choice = resolved.recipe.data.resident
+    sources = [stream.source for stream in resolved.streams.values()]
+    if choice == "no" or any(fixed_shape(each) != resolved.image_shape for each in sources):
         return False
-    return choice == "yes" or len(resolved.train) * math.prod(shape) <= RESIDENT_BYTES
+    images = sum(map(len, sources))
+    return choice == "yes" or images * math.prod(resolved.image_shape) <= RESIDENT_BYTES
 
 
-def example_batch(resolved: Resolved) -> dict[str, jax.ShapeDtypeStruct]:
+def example_batch(resolved: Resolved) -> Batch:
     """Shapes and types of a training batch."""
-    rows, labels = resolved.recipe.data.batch_size, checked_labels(resolved.train)
-    return {
-        "image": jax.ShapeDtypeStruct((rows, *resolved.image_shape), np.uint8),
-        "label": jax.ShapeDtypeStruct((rows, *labels.shape[1:]), labels.dtype),
-        "mask": jax.ShapeDtypeStruct((rows,), np.bool_),
-    }
+
+    def part(stream: TrainStream) -> Batch:
+        rows, labels = stream.batch_size, checked_labels(stream.source)
+        return {
+            "image": jax.ShapeDtypeStruct((rows, *resolved.image_shape), np.uint8),
+            "label": jax.ShapeDtypeStruct((rows, *labels.shape[1:]), labels.dtype),
+            "mask": jax.ShapeDtypeStruct((rows,), np.bool_),
+        }
+
+    return _joined({name: part(stream) for name, stream in resolved.streams.items()})
+
+
+def _joined(parts: Mapping[str, Batch]) -> Batch:
+    """What the step is given of the parts of each stream: where there is one, that is the batch."""
+    return dict(parts) if len(parts) > 1 else parts["labelled"]
 
 
 def _for_device(batch: Mapping[str, Any], report: Report) -> dict[str, np.ndarray]:

@@ -40,13 +40,14 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def check_batch(mesh: jax.sharding.Mesh, owner: str, batch_size: int) -> None:
-    """Raises a `UserError` unless the rows of a batch can be shared out evenly."""
+def check_batch(mesh: jax.sharding.Mesh, stream: str, batch_size: int) -> None:
+    """Raises a `UserError` unless the rows of a batch of the stream can be shared out evenly."""
+    field = "batch_size" if stream == "labelled" else f"{stream}_batch_size"
     shares = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % shares:
         raise UserError(
-            f"The {owner} (={batch_size}) must be divisible by the devices that share it out "
-            f"(data * fsdp = {shares})"
+            f"The `{field}` of `Data` (={batch_size}) must be divisible by the devices that "
+            f"share it out (data * fsdp = {shares})"
         )
 
 

@@ -41,7 +41,9 @@ class Program:
             optimizer=self._optimizer,
             averaged=recipe.average.decay > 0,
         )
-        shapes = jax.eval_shape(self._initial, example_batch(resolved))
+        batch = example_batch(resolved)
+        self._first = batch.get("labelled", batch)
+        shapes = jax.eval_shape(self._initial, self._first)
         self.placement = state_shardings(mesh, recipe.mesh.rules, shapes)
         self.state = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -67,7 +69,7 @@ class Program:
         quick = quick_compilation()
         make = jax.jit(self._initial, out_shardings=self.placement, compiler_options=quick)
         resolved = self.resolved
-        batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), example_batch(resolved))
+        batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self._first)
         if not resolved.recipe.model.weights:
             return _compiled(make.lower(batch))(batch), ""
         from imgclf.models import load_weights
@@ -94,32 +96,34 @@ class Program:
         )
         if scan and isinstance(feed, Resident):
             function = jitted(self._many)
-            ids = np.zeros((SCAN, self.resolved.recipe.data.batch_size), np.int32)
-            lowered = function.lower(self.state, feed.images, feed.labels, ids, np.int32(0))
+            ids = feed.ids(0, SCAN)
+            lowered = function.lower(self.state, feed.held, ids, np.int32(0))
             return Scanned(_compiled(lowered) if self._donate else function, feed)
         function = jitted(self._step)
         sharding = batch_sharding(self.mesh)
-        batch = {
-            name: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=sharding)
-            for name, each in example_batch(self.resolved).items()
-        }
+        batch = jax.tree.map(
+            lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=sharding),
+            example_batch(self.resolved),
+        )
         lowered = function.lower(self.state, batch)
         return Stepwise(_compiled(lowered) if self._donate else function, feed)
 
     def _many(
-        self, state: State, images: jax.Array, labels: jax.Array, ids: jax.Array, count: jax.Array
+        self, state: State, held: Batch, ids: dict[str, jax.Array], count: jax.Array
     ) -> tuple[State, Metrics]:
         """`count` steps in a loop on the device, over the batches that the rows of `ids` name."""
         sharding = batch_sharding(self.mesh)
 
+        def batch_of(i: int | jax.Array) -> Batch:
+            return Resident.gather(held, jax.tree.map(lambda rows: rows[i], ids))
+
         def one(i: jax.Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
-            batch = Resident.gather(images, labels, ids[i])
-            batch = jax.lax.with_sharding_constraint(batch, sharding)
+            batch = jax.lax.with_sharding_constraint(batch_of(i), sharding)
             state, metrics = self._step(carry[0], batch)
             return state, jax.tree.map(lambda all_, new: all_.at[i].set(new), carry[1], metrics)
 
-        shapes = jax.eval_shape(self._step, state, Resident.gather(images, labels, ids[0]))[1]
-        metrics = jax.tree.map(lambda x: jnp.zeros((len(ids),), x.dtype), shapes)
+        shapes = jax.eval_shape(self._step, state, batch_of(0))[1]
+        metrics = jax.tree.map(lambda x: jnp.zeros((SCAN,), x.dtype), shapes)
         return jax.lax.fori_loop(0, count, one, (state, metrics))
 
     def _optimizer(self, params: Any) -> optax.GradientTransformation:
@@ -171,9 +175,7 @@ class Scanned:
     def run(self, state: State, start: int, stop: int) -> tuple[State, Metrics]:
         """The state after the steps from `start` up to `stop`, and their metrics (steps,)."""
         ids = self.feed.ids(start, start + SCAN)
-        state, metrics = self.function(
-            state, self.feed.images, self.feed.labels, ids, np.int32(stop - start)
-        )
+        state, metrics = self.function(state, self.feed.held, ids, np.int32(stop - start))
         return state, {name: values[: stop - start] for name, values in metrics.items()}
 
     def close(self) -> None:

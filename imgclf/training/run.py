@@ -208,4 +208,4 @@ def _absolute(words: tuple[str, ...]) -> list[str]:
     return kept
 
 
-_PATHS = r"--data[.](train|evaluate[.][^.]+|root)|--model[.]weights"
+_PATHS = r"--data[.](train|unlabelled|evaluate[.][^.]+|root)|--model[.]weights"

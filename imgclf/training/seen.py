@@ -57,22 +57,23 @@ def seen(resolved: Resolved, *, images: int, draws: int, step: int = 0) -> Seen:
     same batch with the random numbers of the steps after it, on host and device.
     """
     recipe = resolved.recipe
-    size = recipe.data.batch_size
+    stream = resolved.streams["labelled"]
+    size = stream.batch_size
     if step >= resolved.steps:
         raise UserError(f"The run has the steps 0 to {resolved.steps - 1:,}; got {step:,}")
     images = min(images, size)
     augment = jax.jit(compose(recipe.augment, len(resolved.classes)))
-    same = _Again(resolved.order, step, size)
+    same = _Again(stream.order, step, size)
     drawn, labels, ids = [], [], np.zeros(0, np.int64)
     with train_batches(
-        resolved.train,
+        stream.source,
         same,
         batch_size=size,
         start=step,
         stop=step + draws,
         geometry=recipe.data.geometry,
         preprocess=resolved.network.preprocess,
-        seed=recipe.seed,
+        seed=stream.seed,
         exif=recipe.data.exif,
         threads=recipe.data.threads,
     ) as batches:

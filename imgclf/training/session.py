@@ -54,9 +54,15 @@ class Session:
         self._signals, self._cluster, self._profile = signals, cluster, profile
         self._stopping: signal.Signals | None = None
         self._mesh = make_mesh(recipe.mesh)
-        check_batch(self._mesh, "`batch_size` of `Data`", recipe.data.batch_size)
+        for name, stream in resolved.streams.items():
+            check_batch(self._mesh, name, stream.batch_size)
         self._bad_records = BadRecords(
-            run.bad_records, recipe.data, display, cluster, self._not_written
+            run.bad_records,
+            {name: stream.batch_size for name, stream in resolved.streams.items()},
+            recipe.data.bad_share,
+            display,
+            cluster,
+            self._not_written,
         )
         self._evaluations = {
             name: Evaluation(
@@ -105,11 +111,11 @@ class Session:
             learned = {name: self._metadata(start)[name] for name in ("evaluation", "history")}
             self._attempt(lambda: self._checkpoints.annotate(start, learned))
         if start < resolved.steps:
-            sharding, report = batch_sharding(self._mesh), self._bad_records.of("train")
+            sharding, reports = batch_sharding(self._mesh), self._bad_records.of_stream
             feed = (
                 Resident(resolved, sharding)
                 if resident
-                else Streamed(resolved, sharding, report, self._display.warn)
+                else Streamed(resolved, sharding, reports, self._display.warn)
             )
             self._display.say("compiling the step ...")
             with clock("compile"):
@@ -129,8 +135,10 @@ class Session:
     def _introduce(self, program: Program, resident: bool) -> None:
         resolved, (height, width, channels) = self._resolved, self._resolved.image_shape
         devices, processes = jax.devices(), self._cluster.count
+        pool = sum(len(stream.source) for stream in resolved.streams.values()) - len(resolved.train)
         self._display.say(
-            f"{len(resolved.train):,} training images of {height} x {width} x {channels}, "
+            f"{len(resolved.train):,} training images of {height} x {width} x {channels}"
+            f"{f' and {pool:,} without labels' if pool else ''}, "
             f"{len(resolved.classes)} classes; {resolved.network.name} "
             f"in {resolved.network.dtype}, "
             f"{count_parameters(program.state.params):,} parameters; "
@@ -252,7 +260,7 @@ class Session:
                 means = take(self._meter.window)
                 epoch = step / resolved.steps_per_epoch
                 speed = self._display.show(
-                    step, resolved.steps, epoch, done, resolved.recipe.data.batch_size, means
+                    step, resolved.steps, epoch, done, resolved.images_per_step, means
                 )
                 line = {f"train/{name}": value for name, value in means.items()}
                 line |= {"epoch": epoch, "learning_rate": self._rates[step]}

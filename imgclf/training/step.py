@@ -61,15 +61,15 @@ def gradients(
     `accumulate` divides each device's share.
     """
     differentiate = jax.value_and_grad(loss, has_aux=True)
-    weight = batch["mask"].sum().astype(jnp.float32)
+    weight = _examples(batch).astype(jnp.float32)
 
     def part(model_state: ModelState, i: int) -> tuple[ModelState, tuple[Params, Metrics]]:
-        rows = {name: value[i::accumulate] for name, value in batch.items()}
+        rows = jax.tree.map(lambda value: value[i::accumulate], batch)
         micro_key = jax.random.fold_in(key, i)
         (value, (model_state, metrics)), gradient = differentiate(
             state.params, model_state, rows, micro_key
         )
-        share = rows["mask"].sum() / weight if accumulate > 1 else 1.0
+        share = _examples(rows) / weight if accumulate > 1 else 1.0
         total = (gradient, {"loss": value} | metrics)
         return model_state, jax.tree.map(lambda x: x * share, total)
 
@@ -78,3 +78,8 @@ def gradients(
         model_state, more = part(model_state, i)
         total = jax.tree.map(jnp.add, total, more)
     return total[0], model_state, total[1]
+
+
+def _examples(batch: Batch) -> jax.Array:
+    """How many examples count, of all parts of a batch."""
+    return sum(part["mask"].sum() for part in ([batch] if "mask" in batch else batch.values()))

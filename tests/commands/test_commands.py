@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -83,7 +82,7 @@ def test_the_help_of_a_recipe_lists_every_field_with_its_docstring(
     found = dict(docstrings(ROOT / "imgclf" / "recipe" / "value.py"))
     assert len(found) > 40
     missing = {name for name, text in found.items() if letters(text)[:40] not in said}
-    assert missing == {"evaluate", "augment", "options"}  # which are listed by what is in them
+    assert missing == {"evaluate", "unlabelled", "augment", "options"}  # listed by what is in them
 
 
 def dotted(value: Any, path: str = "") -> Iterator[str]:
@@ -225,10 +224,8 @@ def test_a_tfds_data_set_on_disk_is_trained_on_by_its_path(imgclf: Command, inse
     [("cifar_resnet20", 1833), pytest.param("cifar_resnet56", 1859, marks=pytest.mark.slow)],
 )
 def test_published_weights_get_their_count_of_the_cifar10_test_images(
-    network: str, right: int, imgclf: Command, shared: Path, tmp_path: Path
+    network: str, right: int, imgclf: Command, shared: Path, cifar10: Path
 ) -> None:
-    with tarfile.open(shared / "data" / "cifar10_subset.tar.xz") as archive:
-        archive.extractall(tmp_path / "data", filter="data")
     weights = shared / "data" / "weights" / f"{network.replace('cifar', 'cifar10')}.safetensors"
     words = ("--model.network", network, "--model.weights", str(weights))
     ended = imgclf("evaluate", "cifar10", *words)

@@ -26,7 +26,7 @@ def test_an_epoch_is_as_long_as_the_sampling_says() -> None:
     even = data(train=LongTail(Digits(), 10), sampling=Undersampled())
     resolved = resolve(dataclasses.replace(even, length=Epochs(3)))
     rarest = np.bincount(LongTail(Digits(), 10).labels()).min()
-    assert resolved.order.n == 10 * rarest < 200
+    assert resolved.streams["labelled"].order.n == 10 * rarest < 200
     assert resolved.steps_per_epoch == 10 * rarest / 100
     assert resolved.as_json()["recipe"]["data"]["sampling"] == {"kind": "Undersampled"}
 

@@ -20,7 +20,7 @@ def test_resident_and_streamed_batches_are_the_same_from_any_start(sampling: Sam
     recipe = dataclasses.replace(RECIPE, data=dataclasses.replace(RECIPE.data, sampling=sampling))
     resolved, sharding = resolve(recipe), batch_sharding(make_mesh(Mesh()))
     for start, stop in ((0, 3), (27, 31)):  # across the end of the first epoch, too
-        streamed = list(Streamed(resolved, sharding, print).batches(start, stop))
+        streamed = list(Streamed(resolved, sharding, lambda _: print).batches(start, stop))
         resident = list(Resident(resolved, sharding).batches(start, stop))
         assert len(streamed) == len(resident) == stop - start
         for a, b in zip(streamed, resident, strict=True):
@@ -31,7 +31,7 @@ def test_resident_and_streamed_batches_are_the_same_from_any_start(sampling: Sam
 
 def test_an_epoch_shows_every_example_once() -> None:
     feed = Resident(resolve(RECIPE), batch_sharding(make_mesh(Mesh())))
-    ids = feed.ids(0, 58).ravel()
+    ids = feed.ids(0, 58)["labelled"].ravel()
     assert sorted(ids[:1437]) == list(range(1437)) == sorted(ids[1437:2874])
 
 
@@ -41,7 +41,9 @@ def test_a_sampling_of_the_recipe_says_what_is_fed() -> None:
     resolved = resolve(dataclasses.replace(RECIPE, data=data))
     feed = Resident(resolved, batch_sharding(make_mesh(Mesh())))
     steps = -(-len(tail) // 50)
-    seen = np.bincount(tail.labels()[feed.ids(0, steps).ravel()[: len(tail)]], minlength=10)
+    seen = np.bincount(
+        tail.labels()[feed.ids(0, steps)["labelled"].ravel()[: len(tail)]], minlength=10
+    )
     assert np.ptp(np.bincount(tail.labels())) > 100 and np.ptp(seen) <= 1
 
 

@@ -239,7 +239,7 @@ def program(sizes: Sizes, network: Any = Mixer) -> Program:
 
 def compiled_step(sizes: Sizes) -> dict[str, Any]:
     made = program(sizes)
-    feed = Streamed(made.resolved, batch_sharding(made.mesh), lambda _: None)
+    feed = Streamed(made.resolved, batch_sharding(made.mesh), lambda _: lambda _: None)
     function = made.compile(feed, scan=False).function
     names = [
         jax.tree_util.keystr(path, simple=True, separator="/")
@@ -391,8 +391,8 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(mesh: Mesh, said: str) 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
     mesh: Any = jax.sharding.AbstractMesh((4, 2, 1), AXES)
-    with pytest.raises(UserError, match=r"batch_size \(=12\) must be divisible by .* = 8\)"):
-        check_batch(mesh, "batch_size", 12)
+    with pytest.raises(UserError, match=r"`batch_size` of `Data` \(=12\) must be .* = 8\)"):
+        check_batch(mesh, "labelled", 12)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def given(resolved, step):
             raise _GivenError({name: np.asarray(value) for name, value in batch.items()})
 
     recipe = resolved.recipe
-    feed = Streamed(resolved, batch_sharding(make_mesh(recipe.mesh)), lambda problems: None)
+    feed = Streamed(resolved, batch_sharding(make_mesh(recipe.mesh)), lambda _: lambda _: None)
     (batch,) = feed.batches(step, step + 1)
     state = State(jnp.int32(step), {"w": jnp.zeros(())}, {}, None, None)
     with pytest.raises(_GivenError) as caught:
