@@ -62,6 +62,12 @@ class Shards:
             raise OSError(f"record {i} of {self._name(file)} is empty (is it cut off?)")
         return record
 
+    def place(self, i: int) -> tuple[str, int]:
+        """The file of record i, and which of its records that is."""
+        file = bisect.bisect_right(self._ends, i)
+        path, first, count = self._files[file]
+        return path, i + first + count - self._ends[file]
+
     def all(self, look: Callable[[bytes], T]) -> tuple[list[T | None], bool]:
         """What `look` makes of every record, None of a damaged one; and whether there is one.
 

@@ -59,6 +59,10 @@ class Folder(Source):
     def read(self, i: int) -> bytes:
         return (at(self.path) / self._index.names[i]).read_bytes()
 
+    def place(self, i: int) -> tuple[str, int]:
+        """The file of example i, and where it begins there."""
+        return str(at(self.path) / self._index.names[i]), 0
+
     @carried
     def _index(self) -> Index:
         root = at(self.path).absolute()
@@ -152,6 +156,10 @@ class Images(Source):
 
     def read(self, i: int) -> bytes:
         return (at(self.path) / self._index.names[i]).read_bytes()
+
+    def place(self, i: int) -> tuple[str, int]:
+        """The file of example i, and where it begins there."""
+        return str(at(self.path) / self._index.names[i]), 0
 
     @carried
     def _index(self) -> Index:

@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from imgclf.data.names import Names
-from imgclf.data.parts import column_of
+from imgclf.data.parts import column_of, place_of
 from imgclf.data.source import Source, fixed_shape
 from imgclf.errors import UserError
 
@@ -52,9 +52,16 @@ class Mixture(Source):
         return self._ids
 
     def read(self, i: int) -> bytes | np.ndarray:
+        source, place = self._found(i)
+        return source.read(place)
+
+    def place(self, i: int) -> tuple[str, int]:
+        """Where example i lies, where its source says so."""
+        return place_of(*self._found(i))
+
+    def _found(self, i: int) -> tuple[Source, int]:
         number = int(np.searchsorted(self._readable_ends, i, side="right"))
-        before = int(self._ends[number - 1]) if number else 0
-        return self.sources[number].read(i - before)
+        return self.sources[number], i - int(self._ends[number - 1] if number else 0)
 
     def column(self, name: str) -> Sequence[str]:
         """The values of a column that all the sources have."""

@@ -57,8 +57,16 @@ class Parquet(Source):
     def ids(self) -> Sequence[str]:
         return self._names
 
+    def place(self, i: int) -> tuple[str, int]:
+        """The file of example i, and where its page begins there, in bytes."""
+        number, _, offset = self._index["page"][self._which(i)][:3].tolist()
+        return self._files[number], offset
+
+    def _which(self, i: int) -> int:
+        return int(np.searchsorted(self._index["first"], i, "right")) - 1
+
     def read(self, i: int) -> bytes:
-        which = int(np.searchsorted(self._index["first"], i, "right")) - 1
+        which = self._which(i)
         row = i - int(self._index["first"][which])
         try:
             page = self._page(which)

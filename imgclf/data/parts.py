@@ -36,6 +36,10 @@ class Part(Source):
     def read(self, i: int) -> bytes | np.ndarray:
         return self.source.read(int(self._chosen[i]))
 
+    def place(self, i: int) -> tuple[str, int]:
+        """Where example i lies, where `source` says so."""
+        return place_of(self.source, int(self._chosen[i]))
+
     def column(self, name: str) -> Sequence[str]:
         """The values of a column of `source`, where it has columns."""
         return _taken(column_of(self, self.source, name), self._chosen)
@@ -67,6 +71,10 @@ class Renamed(Source):
     def read(self, i: int) -> bytes | np.ndarray:
         return self.source.read(i)
 
+    def place(self, i: int) -> tuple[str, int]:
+        """Where example i lies, where `source` says so."""
+        return place_of(self.source, i)
+
     def column(self, name: str) -> Sequence[str]:
         """The values of a column of `source`, where it has columns."""
         return column_of(self, self.source, name)
@@ -74,6 +82,12 @@ class Renamed(Source):
     def parts(self) -> np.ndarray:
         """Which source of a mixture each example comes from, where `source` is a mixture."""
         return parts_of(self, self.source)
+
+
+def place_of(source: Source, i: int) -> tuple[str, int]:
+    """The file of example i and its place in it; ("", 0) where the source does not say."""
+    place = getattr(source, "place", None)
+    return place(i) if place else ("", 0)
 
 
 def column_of(owner: Source, source: Source, name: str) -> Sequence[str]:

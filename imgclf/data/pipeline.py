@@ -21,6 +21,7 @@ import numpy as np
 from imgclf.data.decode import BadImage, decode, decode_for, with_channels
 from imgclf.data.geometry import Central, Geometry, Planned
 from imgclf.data.order import Stream
+from imgclf.data.parts import place_of
 from imgclf.data.plan import Plan, carried_out
 from imgclf.data.source import Source, carried, checked_labels
 from imgclf.data.workers import PATIENCE, Elements
@@ -60,6 +61,10 @@ class Problem:
     """Its index into the source."""
     name: str
     """The name that the source gives it."""
+    file: str
+    """In which file it is, and where it begins there: at which byte, or as which record of an
+    ArrayRecord file; "" where the source does not say."""
+    offset: int
     reason: str
     """What is wrong, in a line."""
     position: int
@@ -107,7 +112,7 @@ class Batches(Iterator[Batch]):
             "mask": np.array(element["mask"]),
             "id": ids,
             "problems": [
-                Problem(i, str(self._source.ids()[i]), reason, position)
+                Problem(i, str(self._source.ids()[i]), *place_of(self._source, i), reason, position)
                 for i, reason, position in element["problems"]
             ],
         }

@@ -62,6 +62,10 @@ class Records(Source):
     def read(self, i: int) -> bytes:
         return examples.image(self._records, i, self.image)
 
+    def place(self, i: int) -> tuple[str, int]:
+        """The file of example i, and which of its records it is."""
+        return self._records.place(i)
+
     @cached_property
     def _shards(self) -> list[str]:
         path = Path(self.path).expanduser()

@@ -58,8 +58,15 @@ class Table(Source):
         return self._index.names
 
     def read(self, i: int) -> bytes:
+        return self._at(i).read_bytes()
+
+    def place(self, i: int) -> tuple[str, int]:
+        """The file of example i, and where it begins there."""
+        return str(self._at(i)), 0
+
+    def _at(self, i: int) -> Place:
         name = self._index.names[i]
-        return (Url(name) if is_remote(name) else self._file.parent / name).read_bytes()
+        return Url(name) if is_remote(name) else self._file.parent / name
 
     def column(self, name: str) -> Sequence[str]:
         """What stands in the column `name` of each example, as a string; "" where nothing does.

@@ -77,6 +77,10 @@ class Tar(Source):
             raise OSError(f"{shard} is cut off in {self._names[i]}")
         return image
 
+    def place(self, i: int) -> tuple[str, int]:
+        """The file of example i, and where it begins there, in bytes."""
+        return self._shards[int(self._index["shard"][i])], int(self._index["offset"][i])
+
     @cached_property
     def _names(self) -> Names:
         return Names(self._index["names"], self._index["names_at"])

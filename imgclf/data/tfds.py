@@ -58,6 +58,10 @@ class TFDS(Source):
     def read(self, i: int) -> bytes:
         return examples.image(self._records, i, self.image)
 
+    def place(self, i: int) -> tuple[str, int]:
+        """The file of example i, and which of its records it is."""
+        return self._records.place(i)
+
     @property
     def splits(self) -> tuple[str, ...]:
         """The names of all splits of the data set."""

@@ -278,7 +278,7 @@ def test_evaluation_masks_a_bad_record_and_keeps_its_id():
     assert batch["id"].tolist() == list(range(8))
     assert batch["mask"].tolist() == [True] * 3 + [False] + [True] * 4
     assert not batch["image"][3].any()
-    assert batch["problems"] == [Problem(3, "number 3", "[Errno 2] No such file", 3)]
+    assert batch["problems"] == [Problem(3, "number 3", "", 0, "[Errno 2] No such file", 3)]
 
 
 @dataclass(frozen=True)

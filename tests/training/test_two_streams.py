@@ -200,4 +200,5 @@ def test_images_below_a_path_are_taken_without_labels_and_a_bad_one_is_listed(
     assert "80 % of class folders (2 classes" in ended.out  # a pool needs no evaluation source
     (found,) = map(json.loads, (tmp_path / "run" / "bad_records.jsonl").read_text().splitlines())
     assert (found["source"], found["step"], found["name"]) == ("unlabelled", 1, "broken.jpg")
+    assert (found["file"], found["offset"]) == (str(pool / "broken.jpg"), 0)
     assert "broken.jpg could not be read" in ended.err
