@@ -1,19 +1,18 @@
 """The networks: one file a family, shared layers, weights in and out, and the table of names.
 
 What leaves this room: `Network` and `Outputs`; `names`, `entry` and `create`, which make a network
-from a name of the table below or from a person's own function; `load`, `load_weights` and
+from a name of the table (`table.py`) or from a person's own function; `load`, `load_weights` and
 `save_weights`; `count_parameters`, `multiply_adds` and `layers_of`. Importing it imports no JAX.
 """
 
-import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from imgclf.errors import UserError, unknown
-from imgclf.preprocess import IMAGENET, PLAIN, Preprocess
+from imgclf.models.table import TABLE, Entry, entry, names
+from imgclf.preprocess import PLAIN, Preprocess
 
 if TYPE_CHECKING:
     from imgclf.models.network import Network, Outputs
@@ -48,61 +47,19 @@ _LAZY = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A line of the table: where the function of that name is, and what its images are like."""
-
-    family: str
-    """The module of this folder with a function `(num_classes, **options)` of the entry's name."""
-    preprocess: Preprocess
-    minimum_size: int
-    """The least height and width, in px, of the images it takes."""
-
-
-_CIFAR = dataclasses.replace(IMAGENET, size=32, crop=1.0)
-
-TABLE: dict[str, Entry] = {
-    "cifar_resnet20": Entry("cifar_resnet", _CIFAR, 8),
-    "cifar_resnet32": Entry("cifar_resnet", _CIFAR, 8),
-    "cifar_resnet44": Entry("cifar_resnet", _CIFAR, 8),
-    "cifar_resnet56": Entry("cifar_resnet", _CIFAR, 8),
-    "cifar_resnet110": Entry("cifar_resnet", _CIFAR, 8),
-    "cnn": Entry("cnn", PLAIN, 8),
-    "resnet18": Entry("resnet", IMAGENET, 32),
-    "resnet34": Entry("resnet", IMAGENET, 32),
-    "resnet50": Entry("resnet", IMAGENET, 32),
-    "resnet101": Entry("resnet", IMAGENET, 32),
-    "resnet152": Entry("resnet", IMAGENET, 32),
-}
-
-
-def names() -> tuple[str, ...]:
-    """All names of the table, in its order."""
-    return tuple(TABLE)
-
-
-def entry(name: str) -> Entry:
-    """The table's line for `name`; an unknown one is a `UserError` with the nearest.
-
-    >>> entry("resnet50").preprocess.size
-    224
-    """
-    if name not in TABLE:
-        raise unknown("network", name, TABLE)
-    return TABLE[name]
-
-
 def create(
     network: str | Callable[..., Any],
     num_classes: int,
     dtype: str = "float32",
     preprocess: Preprocess = Preprocess(),
-    options: Mapping[str, Any] | None = None,
+    in_channels: int = 3,
+    **options: Any,
 ) -> "Network":
     """The network of that name, or of a person's function `(num_classes, **options) -> nn.Module`.
 
     `dtype` is the type of its computation, `float32` or `bfloat16`. Empty fields of `preprocess`
-    are filled with the network's own. Raises a `UserError` for an unknown name, type or option.
+    are filled with the network's own. `options` are fields of its module, such as `drop_rate` and
+    `stochastic_depth`. Raises a `UserError` for an unknown name, type or option.
     """
     from imgclf.models.network import Network
 
@@ -116,7 +73,6 @@ def create(
     else:
         name, line = getattr(network, "__name__", type(network).__name__), Entry("", PLAIN, 1)
         function = network
-    options = dict(options or {})
     _check_options(name, function, options)
     return Network(
         module=function(num_classes, **options),
@@ -125,6 +81,7 @@ def create(
         name=name,
         minimum_size=line.minimum_size,
         dtype=dtype,
+        in_channels=in_channels,
     )
 
 

@@ -53,6 +53,8 @@ class Network:
     """The least height and width, in px, of the images it takes."""
     dtype: str = "float32"
     """Type in which images enter the module; logits leave it as float32."""
+    in_channels: int = 3
+    """Channels of its images, where nothing else says how many."""
 
     def initialise(self, key: jax.Array, images_bhwc: Any) -> tuple[dict, dict]:
         """Fresh (params, model_state); of the images only the shape counts, not what is in them.

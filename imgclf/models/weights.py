@@ -50,8 +50,8 @@ def load(
     """
     stored = read(path)
     if num_classes is None:
-        num_classes = _classes_in(stored, create(name, 1, options=options), path)
-    network = create(name, num_classes, dtype, preprocess, options)
+        num_classes = _classes_in(stored, create(name, 1, **options), path)
+    network = create(name, num_classes, dtype, preprocess, **options)
     side = network.preprocess.size or network.minimum_size
     images = jax.ShapeDtypeStruct((1, *(image_shape or (side, side, 3))), jnp.float32)
 

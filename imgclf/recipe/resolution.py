@@ -164,12 +164,17 @@ def build(
     model: Model, num_classes: int, source_shape: tuple[int, int, int] | None
 ) -> tuple[Network, tuple[int, int, int]]:
     """The network of `model`, its preprocessing settled, and the shape (h, w, c) of its images."""
+    taken = {"num_classes", "in_channels"}.union(field.name for field in dataclasses.fields(model))
+    for name in taken & model.options.keys():
+        raise UserError(f"`{name}` is none of a network's `options`; it is said elsewhere")
+    channels = source_shape[2] if source_shape else 3
     network = create(
         model.network,
         num_classes=num_classes,
         dtype=model.dtype,
         preprocess=model.preprocess,
-        options=dict(model.options),
+        in_channels=channels,
+        **model.options,
     )
     preprocess = network.preprocess
     height, width, channels = source_shape or (PHOTOGRAPH_SIZE, PHOTOGRAPH_SIZE, 3)

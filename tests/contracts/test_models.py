@@ -44,7 +44,7 @@ def test_every_family_has_a_narrow_form():
 
 @pytest.mark.parametrize("name", NARROW)
 def test_it_learns_a_batch_and_gradients_reach_every_parameter(name):
-    network = models.create(name, 5, options=NARROW[name])
+    network = models.create(name, 5, **NARROW[name])
     size = network.minimum_size
     images = jax.random.normal(KEY, (8, size, size, 3))
     labels = jnp.arange(8) % 5

@@ -96,7 +96,7 @@ def compare_groups():
     placements = [NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (), ("data",))]
     for name, options in test_models.NARROW.items():
         networks = {
-            groups: models.create(name, 5, options=options | {"batch_groups": groups})
+            groups: models.create(name, 5, **(options | {"batch_groups": groups}))
             for groups in (1, 8)
         }
         images = jax.random.normal(key, (rows, *[networks[1].minimum_size] * 2, 3))

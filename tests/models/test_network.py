@@ -54,7 +54,7 @@ def test_initialise_works_under_jit_and_eval_shape(mine):
 
 
 def test_what_only_training_uses_gets_parameters_too():
-    network = models.create(Mine, 5, options={"also_in_training": True})
+    network = models.create(Mine, 5, also_in_training=True)
     params, _ = jax.eval_shape(network.initialise, KEY, IMAGES)
     assert "other_head" in params
 
@@ -94,7 +94,7 @@ def test_captured_values_are_those_asked_for(mine):
 
 
 def test_a_nested_submodule_is_captured_by_its_dotted_path():
-    network = models.create("cnn", 10, options={"width": 4})
+    network = models.create("cnn", 10, width=4)
     params, model_state = network.initialise(KEY, IMAGES)
     outputs, _ = network.apply(params, model_state, IMAGES, train=False, capture=("stage2.bn1",))
     assert outputs.captured["stage2.bn1"].shape == (4, 4, 4, 8)

@@ -4,34 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from imgclf import models
-from imgclf.models.layers import BatchNorm
 
 
 @pytest.mark.parametrize(
     "name", ["resnet18", "resnet50", pytest.param("resnet101", marks=pytest.mark.slow)]
 )
-def test_weights_by_formula_give_timms_logits(formula, tmp_path, name):
-    reference = formula.load(name)
-    save_file(formula.state_dict(name), tmp_path / "weights.safetensors")
-    network, params, model_state = models.load(name, tmp_path / "weights.safetensors")
-    assert models.count_parameters(params) == reference["params"]
-
-    apply = jax.jit(lambda *args: network.apply(*args, train=False)[0])
-    outputs = apply(params, model_state, formula.images(reference["input_size"]))
-    assert formula.compare(outputs.logits, reference["logits"]) < 1e-5
-    assert formula.compare(outputs.features, reference["features"]) < 1e-5
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_norms_are_as_many_and_with_the_epsilon_of_timms(formula, name):
-    # An epsilon of 1e-6 would move the logits by less than the tolerance.
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    _, model_state = jax.eval_shape(models.create(name, 1000).initialise, jax.random.key(0), images)
-    count = len(jax.tree.leaves(model_state)) // 2
-    assert formula.load(name)["norm_eps"] == {f"BatchNorm2d {BatchNorm().epsilon}": count}
+def test_weights_by_formula_give_timms_answers(same_as_reference, name):
+    same_as_reference(name)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +22,7 @@ def test_norms_are_as_many_and_with_the_epsilon_of_timms(formula, name):
 def test_blocks_begin_as_the_identity_unless_told_otherwise(name, zero, last):
     options = {"depths": (1,), "width": 4, "zero_init_last": zero}
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    params, _ = models.create(name, 10, options=options).initialise(jax.random.key(0), images)
+    params, _ = models.create(name, 10, **options).initialise(jax.random.key(0), images)
     for norm, values in params["layer1"]["0"].items():
         if norm.startswith("bn"):
             np.testing.assert_array_equal(values["scale"], 0 if zero and norm == last else 1)
@@ -52,13 +33,11 @@ def test_batch_groups_reach_every_norm(name):
     options = {"depths": (1, 1), "width": 4, "zero_init_last": False}
     images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
     images *= jnp.arange(1.0, 5.0).reshape(4, 1, 1, 1)
-    params, model_state = models.create(name, 10, options=options).initialise(
-        jax.random.key(0), images
-    )
+    params, model_state = models.create(name, 10, **options).initialise(jax.random.key(0), images)
 
     @partial(jax.jit, static_argnums=0)
     def logits(groups, images):
-        network = models.create(name, 10, options=options | {"batch_groups": groups})
+        network = models.create(name, 10, **(options | {"batch_groups": groups}))
         return network.apply(params, model_state, images, train=True)[0].logits
 
     alone = jnp.concatenate([logits(1, images[:2]), logits(1, images[2:])])

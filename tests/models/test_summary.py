@@ -16,7 +16,7 @@ def test_multiply_adds_are_the_references(formula, name):
 
 
 def test_layers_add_up_to_the_network():
-    network = models.create("resnet50", 10, options={"depths": (1, 1), "width": 4})
+    network = models.create("resnet50", 10, depths=(1, 1), width=4)
     shape = (2, 64, 64, 3)
     layers = models.layers_of(network, shape)
     params, _ = jax.eval_shape(
@@ -46,7 +46,7 @@ def test_products_in_loops_and_within_a_module_itself_are_counted():
 
 
 def test_the_table_and_the_listing_say_the_same_sums():
-    network = models.create("cnn", 10, options={"width": 4})
+    network = models.create("cnn", 10, width=4)
     lines = table(network, (1, 16, 16, 1)).splitlines()
     assert lines[0].split() == ["layer", "output", "parameters", "multiply-adds"]
     assert lines[1].split() == ["stage1.conv1", "16", "x", "16", "x", "4", "36", "9,216"]

@@ -28,10 +28,10 @@ def test_everything_listed_can_be_had():
     [
         ({"network": "resnt18"}, "Unknown network 'resnt18'; did you mean 'resnet18'?"),
         (
-            {"options": {"drop_rat": 0.1}},
+            {"drop_rat": 0.1},
             "Unknown option of resnet18 'drop_rat'; did you mean 'drop_rate'?",
         ),
-        ({"options": {"name": "x"}}, "Unknown option of resnet18 'name'"),
+        ({"name": "x"}, "Unknown option of resnet18 'name'"),
         ({"dtype": "half"}, "The `dtype` of a network must be float32 or bfloat16; got 'half'"),
         ({"num_classes": 0}, "The `num_classes` of a network must be at least 1; got 0"),
     ],
@@ -54,7 +54,7 @@ def test_a_persons_function_makes_a_network_with_its_options():
     def mine(num_classes, width=3):
         return nn.Dense(num_classes * width)
 
-    network = models.create(mine, 10, options={"width": 2})
+    network = models.create(mine, 10, width=2)
     assert (network.name, network.preprocess, network.module.features) == ("mine", PLAIN, 20)
     with pytest.raises(UserError, match="did you mean 'width'"):
-        models.create(mine, 10, options={"widht": 2})
+        models.create(mine, 10, widht=2)

@@ -16,7 +16,7 @@ IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
 
 @pytest.fixture(scope="module")
 def small():
-    network = models.create("cnn", 10, options=OPTIONS)
+    network = models.create("cnn", 10, **OPTIONS)
     return network, *network.initialise(jax.random.key(1), IMAGES)
 
 
@@ -76,7 +76,7 @@ def test_every_misfit_is_in_one_line(small, file):
 
 
 def test_another_number_of_classes_keeps_the_new_classifier_and_says_so(small, file):
-    network = models.create("cnn", 3, options=OPTIONS)
+    network = models.create("cnn", 3, **OPTIONS)
     params, model_state = network.initialise(jax.random.key(2), IMAGES)
     fitted, _, note = models.load_weights(network, params, model_state, file)
     assert note == (f"The classifier `fc` begins anew: {str(file)!r} has 10 classes, the network 3")

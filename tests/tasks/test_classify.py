@@ -33,7 +33,7 @@ def batch(soft: bool) -> dict:
 
 
 def test_padding_changes_neither_loss_nor_accuracy_nor_is_it_differently_taken_when_soft() -> None:
-    network = create("cnn", 5, preprocess=Preprocess(size=8), options={"width": 4})
+    network = create("cnn", 5, preprocess=Preprocess(size=8), width=4)
     task = Classify(SigmoidCrossEntropy())
     params, state = task.initialise(network, jax.random.key(0), batch(False))
     outputs = task.predict(network, params, state, batch(False))

@@ -1,0 +1,59 @@
+"""Layers that families share. Each computes in the type of its input; parameters are float32.
+
+Conventions are PyTorch's, so that its weights give its answers: explicit symmetric padding, an
+unbiased running variance, uniform initial values of linear layers. Images are NHWC. A layer that
+does another thing in training takes `(x, train)`, and every norm does.
+"""
+
+from imgclf.models.layers.activations import Activation, activation
+from imgclf.models.layers.attention import CBAM, EfficientChannelAttention, SqueezeExcite
+from imgclf.models.layers.convnormact import ConvNormAct
+from imgclf.models.layers.convolution import Conv, Padding
+from imgclf.models.layers.initial import Initializer, he_fan_out, linear_uniform, truncated_normal
+from imgclf.models.layers.linear import Dense
+from imgclf.models.layers.norms import (
+    GRN,
+    BatchNorm,
+    GroupNorm,
+    LayerNorm,
+    Norm,
+)
+from imgclf.models.layers.pooling import (
+    average_pool,
+    global_average,
+    max_pool,
+    pooled,
+)
+from imgclf.models.layers.residual import LayerScale, StochasticDepth, linear_rates
+from imgclf.models.layers.tokens import Attention, Mlp, PatchEmbed
+
+__all__ = [
+    "CBAM",
+    "GRN",
+    "Activation",
+    "Attention",
+    "BatchNorm",
+    "Conv",
+    "ConvNormAct",
+    "Dense",
+    "EfficientChannelAttention",
+    "GroupNorm",
+    "Initializer",
+    "LayerNorm",
+    "LayerScale",
+    "Mlp",
+    "Norm",
+    "Padding",
+    "PatchEmbed",
+    "SqueezeExcite",
+    "StochasticDepth",
+    "activation",
+    "average_pool",
+    "global_average",
+    "he_fan_out",
+    "linear_rates",
+    "linear_uniform",
+    "max_pool",
+    "pooled",
+    "truncated_normal",
+]

@@ -1,0 +1,42 @@
+"""How weights begin."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Initializer = Callable[..., jax.Array]
+
+he_fan_out: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""He et al. 2015 (arXiv:1502.01852), in the form that keeps the gradients' variance."""
+linear_uniform: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform within 1 / sqrt(inputs): how PyTorch begins a linear or a convolutional layer."""
+
+
+def truncated_normal(deviation: float = 0.02) -> Initializer:
+    """A normal distribution of this standard deviation, cut off at 2 on either side.
+
+    As in timm: the cut is so far out (2, not two deviations) that it changes nothing.
+    """
+
+    def make(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        limit = 2.0 / deviation
+        return deviation * jax.random.truncated_normal(key, -limit, limit, tuple(shape), dtype)
+
+    return make
+
+
+def uniform_within(bound: float) -> Initializer:
+    """Uniform between -`bound` and `bound`."""
+
+    def uniform(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return uniform
+
+
+def bias_uniform(fan_in: int) -> Initializer:
+    """How PyTorch begins the bias of a layer with so many inputs."""
+    return uniform_within(fan_in**-0.5)

@@ -1,0 +1,69 @@
+"""Pooling: over windows, and over all places of an image."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from imgclf.models.layers.convolution import Padding, sides
+
+
+def max_pool(
+    x: jax.Array, kernel: int, stride: int, padding: Padding = 0, ceil: bool = False
+) -> jax.Array:
+    """The greatest of each `kernel` x `kernel` window; padding never wins.
+
+    With `ceil`, a last window that begins within the padded image counts, too (PyTorch's
+    `ceil_mode`).
+    """
+    pad = _ceiled(x, kernel, stride, sides(padding), padding) if ceil else sides(padding)
+    return nn.max_pool(x, (kernel, kernel), strides=(stride, stride), padding=pad)
+
+
+def average_pool(
+    x: jax.Array,
+    kernel: int,
+    stride: int,
+    padding: Padding = 0,
+    ceil: bool = False,
+    count_padding: bool = True,
+) -> jax.Array:
+    """The mean of each `kernel` x `kernel` window.
+
+    Padding counts as zeros unless `count_padding` is False; what `ceil` adds never counts.
+    """
+    given = sides(padding)
+    pad = _ceiled(x, kernel, stride, given, padding) if ceil else given
+    window, strides = (kernel, kernel), (stride, stride)
+    sums = nn.avg_pool(x, window, strides=strides, padding=pad) * (kernel * kernel)
+    if isinstance(given, str) or not count_padding:
+        ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+        counts = nn.avg_pool(ones, window, strides=strides, padding=pad) * (kernel * kernel)
+    elif pad != given:
+        inside = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+        ones = jnp.pad(inside, ((0, 0), *given, (0, 0)), constant_values=1)
+        extra = tuple((0, new[1] - old[1]) for new, old in zip(pad, given, strict=True))
+        counts = nn.avg_pool(ones, window, strides=strides, padding=extra) * (kernel * kernel)
+    else:
+        return sums / (kernel * kernel)
+    return sums / counts
+
+
+def global_average(x_bhwc: jax.Array) -> jax.Array:
+    """The mean over all places, (b, c), in float32: a head fed by it gives float32 logits."""
+    return x_bhwc.mean((1, 2), dtype=jnp.float32)
+
+
+def pooled(x_bhwc: jax.Array, dense: bool) -> jax.Array:
+    """What a classifier is fed: the mean over all places or, if it is `dense`, each of them."""
+    return x_bhwc.astype(jnp.float32) if dense else global_average(x_bhwc)
+
+
+def _ceiled(x: jax.Array, kernel: int, stride: int, pad: object, padding: Padding) -> tuple:
+    assert isinstance(pad, tuple), padding
+    found = []
+    for size, (before, after) in zip(x.shape[1:3], pad, strict=True):
+        steps = -(-(size + before + after - kernel) // stride)
+        if steps * stride >= size + before:  # it would begin in the padding behind the image
+            steps -= 1
+        found.append((before, max(after, steps * stride + kernel - size - before)))
+    return tuple(found)
