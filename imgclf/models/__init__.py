@@ -15,6 +15,7 @@ from imgclf.models.table import TABLE, Entry, entry, names
 from imgclf.preprocess import PLAIN, Preprocess
 
 if TYPE_CHECKING:
+    from imgclf.models.classifier import reset_classifier
     from imgclf.models.network import Network, Outputs
     from imgclf.models.summary import count_parameters, layers_of, multiply_adds
     from imgclf.models.weights import load, load_weights, save_weights
@@ -32,10 +33,12 @@ __all__ = [
     "load_weights",
     "multiply_adds",
     "names",
+    "reset_classifier",
     "save_weights",
 ]
 
 _LAZY = {
+    "reset_classifier": "classifier",
     "Network": "network",
     "Outputs": "network",
     "count_parameters": "summary",

@@ -10,7 +10,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imgclf.models.layers import BatchNorm, Conv, Dense, Norm, global_average
+from imgclf.models.layers import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Norm,
+    StochasticDepth,
+    linear_rates,
+    pooled,
+)
 from imgclf.models.network import Outputs
 
 
@@ -23,34 +31,44 @@ class CifarResNet(nn.Module):
     """Channels of the first stage; each further one doubles them."""
     batch_groups: int = 1
     """Groups of a batch that are normalised each by itself."""
+    drop_rate: float = 0.0
+    """Share of the features that dropout takes away before the classifier."""
+    stochastic_depth: float = 0.0
+    """How often the last block's branch is left out in training; earlier ones less often."""
+    dense: bool = False
+    """Classify every place instead of the image."""
 
     classifier: ClassVar[str] = "fc"
+    stem: ClassVar[str] = "conv1"
+    stages: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3")
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         norm = partial(BatchNorm, groups=self.batch_groups)
         x = Conv(self.width, name="conv1")(images)
         x = nn.relu(norm(name="bn1")(x, train))
-        x = Stage(self.depth, self.width, 1, norm, name="layer1")(x, train)
-        x = Stage(self.depth, self.width * 2, 2, norm, name="layer2")(x, train)
-        x = Stage(self.depth, self.width * 4, 2, norm, name="layer3")(x, train)
-        features = global_average(x)
-        return Outputs(Dense(self.num_classes, name=self.classifier)(features), features)
+        rates = linear_rates(self.stochastic_depth, 3 * self.depth)
+        for i, name in enumerate(self.stages):
+            own = tuple(rates[i * self.depth : (i + 1) * self.depth])
+            x = Stage(own, self.width * 2**i, min(i + 1, 2), norm, name=name)(x, train)
+        features = pooled(x, self.dense)
+        x = nn.Dropout(self.drop_rate, deterministic=not train)(features)
+        return Outputs(Dense(self.num_classes, name=self.classifier)(x), features)
 
 
 class Stage(nn.Module):
-    """`depth` blocks of one width; the first may halve the size."""
+    """Blocks of one width, one for each rate of stochastic depth; the first may halve the size."""
 
-    depth: int
+    rates: tuple[float, ...]
     features: int
     stride: int
     norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        for i in range(self.depth):
+        for i, rate in enumerate(self.rates):
             stride = self.stride if i == 0 else 1
-            x = Block(self.features, stride, self.norm, name=str(i))(x, train)
+            x = Block(self.features, stride, rate, self.norm, name=str(i))(x, train)
         return x
 
 
@@ -59,6 +77,7 @@ class Block(nn.Module):
 
     features: int
     stride: int
+    rate: float
     norm: Norm
 
     @nn.compact
@@ -66,7 +85,7 @@ class Block(nn.Module):
         y = Conv(self.features, stride=self.stride, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y, train))
         y = Conv(self.features, name="conv2")(y)
-        y = self.norm(name="bn2")(y, train)
+        y = StochasticDepth(self.rate)(self.norm(name="bn2")(y, train), train)
         return nn.relu(y + shortcut(x, self.features, self.stride))
 
 

@@ -24,6 +24,8 @@ class CNN(nn.Module):
     """Groups of a batch that are normalised each by itself."""
 
     classifier: ClassVar[str] = "fc"
+    stem: ClassVar[str] = "stage1.conv1"
+    stages: ClassVar[tuple[str, ...]] = ("stage1", "stage2")
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:

@@ -27,7 +27,7 @@ class Outputs:
     """What a network answers to a batch of images."""
 
     logits: jax.Array
-    """float32 (b, k)."""
+    """float32 (b, k); (b, h, w, k) of a network that is `dense`."""
     features: jax.Array | None = None
     """(b, d): what goes into the classifier, where the module says."""
     auxiliary: tuple[jax.Array, ...] = ()
@@ -55,6 +55,22 @@ class Network:
     """Type in which images enter the module; logits leave it as float32."""
     in_channels: int = 3
     """Channels of its images, where nothing else says how many."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Submodules whose outputs are the maps, or tokens, after each stage, for `capture`."""
+        return tuple(getattr(self.module, "stages", ()))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that it is meant for."""
+        side = self.preprocess.size or self.minimum_size
+        return side, side, self.in_channels
+
+    @property
+    def dense(self) -> bool:
+        """Whether it classifies every place: logits (b, h, w, k), a map of classes."""
+        return bool(getattr(self.module, "dense", False))
 
     def initialise(self, key: jax.Array, images_bhwc: Any) -> tuple[dict, dict]:
         """Fresh (params, model_state); of the images only the shape counts, not what is in them.
@@ -110,7 +126,8 @@ class Network:
                 raise unknown("submodule", name, submodules | captured.keys())
         outputs = answer if isinstance(answer, Outputs) else Outputs(answer)
         wanted = (images_bhwc.shape[0], self.num_classes)
-        if outputs.logits.shape != wanted:
+        shape = outputs.logits.shape
+        if (shape[0], shape[-1]) != wanted or (len(shape) != 2 and not self.dense):
             raise UserError(
                 f"The logits of `{self.name}` must have the shape {wanted}, examples by classes; "
                 f"got {outputs.logits.shape}"

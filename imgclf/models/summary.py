@@ -58,7 +58,7 @@ def layers_of(network: Network, images_shape: Sequence[int]) -> list[Layer]:
 
 def table(network: Network, images_shape: Sequence[int] = ()) -> str:
     """The layers as text, a line each, and the sums; for one image of the network's own size."""
-    shape = tuple(images_shape) or _own_shape(network)
+    shape = tuple(images_shape) or (1, *network.image_shape)
     layers = layers_of(network, shape)
     rows = [("layer", "output", "parameters", "multiply-adds")]
     for layer in layers:
@@ -76,17 +76,12 @@ def listing(names: Sequence[str], num_classes: int = 1000) -> list[str]:
     rows = [("network", "parameters", "GMACs", "size")]
     for name in names:
         network = create(name, num_classes)
-        shape = _own_shape(network)
+        shape = (1, *network.image_shape)
         images = jax.ShapeDtypeStruct(shape, jnp.float32)
         params, _ = jax.eval_shape(network.initialise, jax.random.key(0), images)
         giga = multiply_adds(network, shape) / 1e9
         rows.append((name, f"{count_parameters(params):,}", f"{giga:.3f}", f"{shape[1]}"))
     return _aligned(rows, "<>>>")
-
-
-def _own_shape(network: Network) -> tuple[int, ...]:
-    side = network.preprocess.size or network.minimum_size
-    return (1, side, side, 3)
 
 
 def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:

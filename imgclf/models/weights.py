@@ -23,8 +23,12 @@ from safetensors.numpy import load_file, save_file
 
 from imgclf.errors import UserError
 from imgclf.models import create
+from imgclf.models.classifier import classifiers
 from imgclf.models.network import Network, Tree
 from imgclf.preprocess import Preprocess
+
+HUB = "hf-hub:"
+"""What weights that lie on the Hugging Face hub begin with; a repository follows."""
 
 _LAST_NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _DAMAGED = (SafetensorError, OSError, EOFError, ValueError, TypeError, BadZipFile, zlib.error)
@@ -36,14 +40,17 @@ def load(
     num_classes: int | None = None,
     dtype: str = "float32",
     preprocess: Preprocess = Preprocess(),
+    in_channels: int = 3,
     image_shape: Sequence[int] = (),
     **options: Any,
 ) -> tuple[Network, dict, dict]:
     """(network, params, model_state) of the network called `name`, with the weights in `path`.
 
-    Without `num_classes`, as many as the file has; with another number the classifier begins anew,
-    from a fixed key, with a warning. `image_shape` (h, w, c) matters only where the parameters
-    depend on it; without it: the network's own size and three channels.
+    `path` may be `hf-hub:timm/NAME`, which downloads them (`imgclf[hub]`). Without `num_classes`,
+    as many as the file has; with another number the classifier begins anew, from a fixed key, with
+    a warning. So it is with `in_channels`: the stem's weights are shared out over them.
+    `image_shape` (h, w, c) matters only where the parameters depend on it; without it: the
+    network's own size.
 
         network, params, model_state = load("resnet50", "resnet50.safetensors")
         outputs, _ = network.apply(params, model_state, images_bhwc, train=False)
@@ -51,9 +58,8 @@ def load(
     stored = read(path)
     if num_classes is None:
         num_classes = _classes_in(stored, create(name, 1, **options), path)
-    network = create(name, num_classes, dtype, preprocess, **options)
-    side = network.preprocess.size or network.minimum_size
-    images = jax.ShapeDtypeStruct((1, *(image_shape or (side, side, 3))), jnp.float32)
+    network = create(name, num_classes, dtype, preprocess, in_channels, **options)
+    images = jax.ShapeDtypeStruct((1, *(image_shape or network.image_shape)), jnp.float32)
 
     key = jax.random.key(0)
     template = jax.eval_shape(network.initialise, key, images)
@@ -70,8 +76,9 @@ def load_weights(
 ) -> tuple[dict, dict, str]:
     """(params, model_state, note): all values taken from the file; of what is given, the shapes.
 
-    Where the file has another number of classes, the classifier stays as given, and `note` says
-    so; else it is empty. Any other misfit, missing, unexpected or of another shape, is a
+    Where the file has another number of classes, the classifier stays as given, and where it has
+    another of channels, the stem's weights are shared out over those of the network; `note` says
+    so, else it is empty. Any other misfit, missing, unexpected or of another shape, is a
     `UserError` that names them all.
     """
     return _fitted(network, (params, model_state), read(path), path)
@@ -107,7 +114,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
     PyTorch's counters (`num_batches_tracked`), which nothing uses, are left out.
     """
-    path = Path(path)
+    path = _downloaded(str(path)) if str(path).startswith(HUB) else Path(path)
     try:
         if path.suffix == ".safetensors":
             arrays = load_file(path)
@@ -132,9 +139,10 @@ def _fitted(
     stored: Mapping[str, np.ndarray],
     path: str | Path,
 ) -> tuple[dict, dict, str]:
-    head = getattr(network.module, "classifier", "") + "."
+    heads = tuple(f"{head}." for head in classifiers(network.module))
+    stem = getattr(network.module, "stem", "") + ".weight"
     values: dict[tuple[str, ...], Any] = {}
-    missing, misshapen, unexpected, note = [], [], dict.fromkeys(stored), ""
+    missing, misshapen, unexpected, notes = [], [], dict.fromkeys(stored), {}
     for keys, leaf in flatten_dict({"params": given[0], **given[1]}).items():
         name, axes = _stored_name(keys), _stored_axes(keys, leaf.ndim)
         unexpected.pop(name, None)
@@ -144,11 +152,19 @@ def _fitted(
         found, wanted = stored[name].shape, tuple(leaf.shape[axis] for axis in axes)
         if found == wanted:
             values[keys] = jnp.asarray(stored[name].transpose(np.argsort(axes)), leaf.dtype)
-        elif name.startswith(head) and found[1:] == wanted[1:]:
+        elif name.startswith(heads) and found[1:] == wanted[1:]:
             values[keys] = leaf
-            note = (
+            head = next(head for head in heads if name.startswith(head))
+            notes[head] = (
                 f"The classifier `{head[:-1]}` begins anew: {str(path)!r} has {found[0]} classes, "
                 f"the network {network.num_classes}"
+            )
+        elif name == stem and (found[0], *found[2:]) == (wanted[0], *wanted[2:]):
+            kernel = _with_inputs(stored[name], wanted[1])
+            values[keys] = jnp.asarray(kernel.transpose(np.argsort(axes)), leaf.dtype)
+            notes[stem] = (
+                f"The stem `{stem.removesuffix('.weight')}` is adapted: {str(path)!r} has "
+                f"{found[1]} channels, the images {wanted[1]}"
             )
         else:
             misshapen.append(f"{name}: {found} where {wanted} is wanted")
@@ -167,7 +183,33 @@ def _fitted(
             f"with {', '.join(misfits)}"
         )
     fitted = unflatten_dict(values)
-    return fitted.pop("params", {}), fitted, note
+    return fitted.pop("params", {}), fitted, "; ".join(notes.values())
+
+
+def _with_inputs(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """The kernel (outputs, inputs, height, width) for other channels, with as large an answer.
+
+    Of grey images the one channel is taken for all; else the inputs come in turn, as in timm.
+    """
+    if channels == 1:
+        return kernel.sum(1, keepdims=True)
+    inputs = kernel.shape[1]
+    return kernel[:, np.arange(channels) % inputs] * (inputs / channels)
+
+
+def _downloaded(path: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError:
+        raise UserError(
+            f"The weights {path!r} need a package; get it by: pip install 'imgclf[hub]'"
+        ) from None
+    try:
+        return Path(hf_hub_download(path.removeprefix(HUB), "model.safetensors"))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"The weights {path!r} cannot be had: {reason}") from None
 
 
 def _classes_in(stored: Mapping[str, np.ndarray], network: Network, path: str | Path) -> int:

@@ -201,11 +201,15 @@ def _absolute(words: tuple[str, ...]) -> list[str]:
         name, equals, value = word.partition("=")
         last = kept[-1] if kept else ""
         if re.fullmatch(_PATHS, name) and equals:
-            word = f"{name}={absolute(value)}"
+            word = f"{name}={_from_anywhere(value)}"
         elif re.fullmatch(_PATHS, last):
-            word = absolute(word)
+            word = _from_anywhere(word)
         kept.append(word)
     return kept
+
+
+def _from_anywhere(path: str) -> str:
+    return path if path.startswith("hf-hub:") else absolute(path)
 
 
 _PATHS = r"--data[.](train|unlabelled|evaluate[.][^.]+|root)|--model[.]weights"

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from imgclf import models
 
@@ -18,23 +19,39 @@ NARROW = {
 }
 
 
-@pytest.mark.parametrize("name", models.names())
+FIRST = {models.entry(name).family: name for name in reversed(models.names())}
+"""A name of each family; the others are looked at in the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in FIRST.values() else pytest.mark.slow)
+        for name in models.names()
+    ],
+)
 def test_shapes_and_types_are_as_promised(name):
     network = models.create(name, 7, dtype="bfloat16")
     network.preprocess.check(channels=3)
-    size = max(network.minimum_size, 8)
-    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, *network.image_shape), jnp.float32)
 
     def run(key, images):
         params, model_state = network.initialise(key, images)
-        return params, model_state, *network.apply(params, model_state, images, train=True, key=key)
+        answer = network.apply(
+            params, model_state, images, train=True, key=key, capture=network.stages
+        )
+        return params, model_state, *answer
 
     params, before, outputs, after = jax.eval_shape(run, KEY, images)
     assert (outputs.logits.shape, outputs.logits.dtype) == ((2, 7), jnp.float32)
     assert (outputs.features.shape[0], outputs.features.ndim) == (2, 2)
     assert {leaf.dtype for leaf in jax.tree.leaves((params, after))} == {np.dtype("float32")}
     assert jax.tree.structure(before) == jax.tree.structure(after)
-    assert network.module.classifier in params, "the head that a new class count replaces"
+    kernels = {".".join(keys[:-1]): leaf.shape for keys, leaf in flatten_dict(params).items()}
+    assert network.module.classifier in kernels, "the head that a new class count replaces"
+    assert network.module.stem in kernels, "the convolution that reads the image"
+    assert len(network.stages) >= 2
+    assert all(outputs.captured[stage].ndim in (3, 4) for stage in network.stages)
 
 
 def test_every_family_has_a_narrow_form():

@@ -1,4 +1,8 @@
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import imgclf
 from imgclf import models
 from imgclf.errors import UserError
 from imgclf.models.weights import read
@@ -63,7 +68,7 @@ def test_every_misfit_is_in_one_line(small, file):
     stored = load_file(file)
     del stored["fc.bias"], stored["stage1.bn1.running_var"]
     stored["extra.weight"] = np.zeros(3, np.float32)
-    stored["stage1.conv1.weight"] = np.zeros((4, 1, 3, 3), np.float32)
+    stored["stage1.conv2.weight"] = np.zeros((4, 1, 3, 3), np.float32)
     save_file(stored, file)
     with pytest.raises(UserError) as error:
         models.load_weights(*small, file)
@@ -72,7 +77,7 @@ def test_every_misfit_is_in_one_line(small, file):
     assert "2 missing (" in message
     assert "fc.bias" in message
     assert "1 unexpected (extra.weight)" in message
-    assert "(stage1.conv1.weight: (4, 1, 3, 3) where (4, 3, 3, 3) is wanted)" in message
+    assert "(stage1.conv2.weight: (4, 1, 3, 3) where (4, 4, 3, 3) is wanted)" in message
 
 
 def test_another_number_of_classes_keeps_the_new_classifier_and_says_so(small, file):
@@ -136,3 +141,44 @@ def test_the_number_of_classes_must_be_said_where_the_file_does_not_tell(file):
     save_file(stored, file)
     with pytest.raises(UserError, match="The `num_classes` of `cnn` must be given"):
         models.load("cnn", file, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("channels", "share"), [(1, [1, 1, 1]), (2, [1.5, 1.5, 0]), (5, [1.2, 1.2, 0.6])]
+)
+def test_a_stem_for_other_channels_has_answers_as_large(small, file, channels, share):
+    with pytest.warns(match=rf"The stem `stage1.conv1` is adapted: .* 3 channels, .* {channels}$"):
+        _, params, _ = models.load("cnn", file, in_channels=channels, **OPTIONS)
+    kernel = np.asarray(small[1]["stage1"]["conv1"]["kernel"])
+    found = np.asarray(params["stage1"]["conv1"]["kernel"])
+    assert found.shape[2] == channels
+    # An image whose channels are all the same gives what that share of the old ones would.
+    np.testing.assert_allclose(found.sum(2), (kernel * np.reshape(share, (3, 1))).sum(2), rtol=1e-5)
+
+
+HUB = """
+import sys
+from imgclf import models
+network, params, _ = models.load("cnn", "hf-hub:timm/small.one", width=4)
+print(network.num_classes, float(params["fc"]["bias"][0]))
+"""
+
+
+def test_weights_of_the_hub_are_taken_from_its_own_cache(small, file, tmp_path):
+    repository = tmp_path / "hub" / "models--timm--small.one"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("1234")
+    (repository / "snapshots" / "1234").mkdir(parents=True)
+    file.rename(repository / "snapshots" / "1234" / "model.safetensors")
+    env = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    env |= {"PYTHONPATH": str(Path(imgclf.__file__).parent.parent)}
+
+    def run(program):
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, env=env, capture_output=True, text=True)
+
+    found = run(HUB)
+    bias = float(small[1]["fc"]["bias"][0])
+    assert found.stdout == f"10 {bias}\n", found.stderr
+    other = run(HUB.replace("small.one", "other"))
+    assert "The weights 'hf-hub:timm/other' cannot be had: " in other.stderr.splitlines()[-1]

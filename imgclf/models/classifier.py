@@ -1,0 +1,53 @@
+"""The classifier of a network: where it is, and another in its place."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from imgclf.errors import UserError
+from imgclf.models.network import Network, Tree
+
+
+def classifiers(module: nn.Module) -> tuple[str, ...]:
+    """The dotted paths of the layers whose outputs are logits: the final one first."""
+    first = getattr(module, "classifier", "")
+    return (first, *getattr(module, "other_classifiers", ())) if first else ()
+
+
+def reset_classifier(
+    network: Network, params: Tree, num_classes: int, key: jax.Array
+) -> tuple[Network, dict]:
+    """(network, params) with a fresh classifier of so many classes; all else is kept.
+
+    Raises a `UserError` for a network that does not say where its classifier is, as a person's
+    own module does by `classifier`.
+
+    >>> from imgclf import models
+    >>> network = models.create("cnn", 10)
+    >>> params, _ = network.initialise(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    >>> other, params = reset_classifier(network, params, 3, jax.random.key(1))
+    >>> other.num_classes, params["fc"]["bias"].shape
+    (3, (3,))
+    """
+    heads = classifiers(network.module)
+    if not heads or not hasattr(network.module, "num_classes"):
+        raise UserError(
+            f"The module of `{network.name}` must have a field `num_classes` and say by "
+            "`classifier` which of its layers gives the logits"
+        )
+    module = network.module.clone(num_classes=num_classes)
+    other = dataclasses.replace(network, module=module, num_classes=num_classes)
+    stem = flatten_dict(params).get((*getattr(module, "stem", "").split("."), "kernel"))
+    channels = network.in_channels if stem is None else stem.shape[-2]
+    images = jnp.zeros((1, *network.image_shape[:2], channels))
+
+    @jax.jit
+    def fresh(key: jax.Array) -> dict:
+        made = flatten_dict(other.initialise(key, images)[0])
+        paths = tuple(tuple(head.split(".")) for head in heads)
+        return {keys: leaf for keys, leaf in made.items() if keys[:-1] in paths}
+
+    return other, unflatten_dict({**flatten_dict(params), **fresh(key)})
