@@ -27,14 +27,16 @@ def run(words: Sequence[str]) -> int:
         raise UserError(f"`--num_classes` must be a whole number of 1 or more; got {classes!r}")
     if len(bare) > 1:
         raise UserError(f"`imgclf models` takes one name; got {' '.join(bare)}")
-    from imgclf.models import summary
-
     if bare:
+        from imgclf.models import summary
+
         print(summary.table(models.create(bare[0], int(classes))))
         return 0
     pattern = options.get("filter", "*")
     names = [name for name in models.names() if fnmatch.fnmatch(name, pattern)]
     if not names:
         raise UserError(f"No network matches {pattern!r}; `imgclf models` lists them all")
-    print("\n".join(summary.listing(names, int(classes))))
+    from imgclf.models.sizes import listing
+
+    print("\n".join(listing(names, int(classes))))
     return 0

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from imgclf.models import create
 from imgclf.models.network import Network, Tree
+from imgclf.models.sizes import aligned
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ def multiply_adds(network: Network, images_shape: Sequence[int]) -> int:
     """Multiply-adds of all convolutions and matrix products, for images (b, h, w, c) together."""
     jaxpr, _ = _trace(network, images_shape)
     return sum(count for _, count in _products(jaxpr, ()))
+
+
+def sizes_of(network: Network) -> tuple[int, int]:
+    """(parameters, multiply-adds) for one image of the size that the network is meant for."""
+    images = jax.ShapeDtypeStruct((1, *network.image_shape), jnp.float32)
+    params, _ = jax.eval_shape(network.initialise, jax.random.key(0), images)
+    return count_parameters(params), multiply_adds(network, images.shape)
 
 
 def layers_of(network: Network, images_shape: Sequence[int]) -> list[Layer]:
@@ -68,30 +75,7 @@ def table(network: Network, images_shape: Sequence[int] = ()) -> str:
     parameters = sum(layer.parameters for layer in layers)
     products = sum(layer.multiply_adds for layer in layers)
     rows.append((network.name, "", f"{parameters:,}", f"{products:,}"))
-    return "\n".join(_aligned(rows, "<<>>"))
-
-
-def listing(names: Sequence[str], num_classes: int = 1000) -> list[str]:
-    """A line for each name: parameters, multiply-adds and size of one image; first a heading."""
-    rows = [("network", "parameters", "GMACs", "size")]
-    for name in names:
-        network = create(name, num_classes)
-        shape = (1, *network.image_shape)
-        images = jax.ShapeDtypeStruct(shape, jnp.float32)
-        params, _ = jax.eval_shape(network.initialise, jax.random.key(0), images)
-        giga = multiply_adds(network, shape) / 1e9
-        rows.append((name, f"{count_parameters(params):,}", f"{giga:.3f}", f"{shape[1]}"))
-    return _aligned(rows, "<>>>")
-
-
-def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    return "\n".join(aligned(rows, "<<>>"))
 
 
 def _trace(

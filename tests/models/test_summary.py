@@ -4,15 +4,30 @@ import pytest
 from flax import linen as nn
 
 from imgclf import models
-from imgclf.models.summary import Layer, listing, table
+from imgclf.models.sizes import kept, listing
+from imgclf.models.summary import Layer, sizes_of, table
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_multiply_adds_are_the_references(formula, name):
-    reference = formula.models()[name]
-    network = models.create(name, 1000)
-    size = reference["input_size"]
-    assert models.multiply_adds(network, (1, size, size, 3)) == reference["macs"]
+def test_the_kept_sizes_are_those_of_every_network_of_the_table():
+    assert list(kept()) == list(models.names())  # else: python -m imgclf.models.sizes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cnn",
+        "resnet18",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in list(models.names())[::7]),
+    ],
+)
+def test_the_kept_sizes_are_what_networks_have(name):
+    assert kept()[name] == sizes_of(models.create(name, 1000))
+
+
+def test_kept_sizes_are_the_references(formula):
+    for name, reference in formula.models().items():
+        if name in kept() and reference["native_size"] == models.entry(name).preprocess.size:
+            assert kept()[name] == (reference["params"], reference["macs_native"]), name
 
 
 def test_layers_add_up_to_the_network():
