@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from imgclf.data.names import Names
+from imgclf.data.names import Names, chosen
 from imgclf.data.source import Source, carried
 from imgclf.errors import UserError
 
@@ -50,7 +50,7 @@ class Part(Source):
 
     @cached_property
     def _ids(self) -> Sequence[str]:
-        return _taken(self.source.ids(), self._chosen)
+        return chosen(self.source.ids(), self._chosen)
 
     @carried
     def _chosen(self) -> np.ndarray:

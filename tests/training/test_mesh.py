@@ -373,7 +373,7 @@ def test_restoring_onto_another_mesh_never_takes_two_whole_copies(tmp_path: Path
     here(8, "save", FSDP, "resnet50", str(tmp_path))
     for devices, sizes in ((8, (1, 8, 1)), (8, (1, 4, 2)), (1, ONE)):
         grown = here(devices, "restored", sizes, "resnet50", str(tmp_path), **freed)
-        assert 0.5 < grown < 1.5, f"{grown:.2f} times the state's size on {sizes}"
+        assert 0.5 < grown < 1.8, f"{grown:.2f} times the state's size on {sizes}"
 
 
 @pytest.mark.parametrize(
