@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -97,7 +98,7 @@ def save_weights(network: Network, params: Tree, model_state: Tree, path: str | 
             raise UserError(
                 f"The names of `{network.name}` must differ in a file; got {name} twice"
             )
-        arrays[name] = np.ascontiguousarray(value.transpose(_stored_axes(keys, value.ndim)))
+        arrays[name] = np.asarray(value.transpose(_stored_axes(keys, value.ndim)), order="C")
     unfinished = path.with_name(f".{path.name}.unfinished")
     if path.suffix == ".safetensors":
         save_file(arrays, unfinished, metadata={"format": "pt", "network": network.name})
@@ -140,7 +141,7 @@ def _fitted(
     path: str | Path,
 ) -> tuple[dict, dict, str]:
     heads = tuple(f"{head}." for head in classifiers(network.module))
-    stem = getattr(network.module, "stem", "") + ".weight"
+    stems = [f"{stem}.weight" for stem in _stems(network.module)]
     values: dict[tuple[str, ...], Any] = {}
     missing, misshapen, unexpected, notes = [], [], dict.fromkeys(stored), {}
     for keys, leaf in flatten_dict({"params": given[0], **given[1]}).items():
@@ -159,11 +160,11 @@ def _fitted(
                 f"The classifier `{head[:-1]}` begins anew: {str(path)!r} has {found[0]} classes, "
                 f"the network {network.num_classes}"
             )
-        elif name == stem and (found[0], *found[2:]) == (wanted[0], *wanted[2:]):
+        elif name in stems and (found[0], *found[2:]) == (wanted[0], *wanted[2:]):
             kernel = _with_inputs(stored[name], wanted[1])
             values[keys] = jnp.asarray(kernel.transpose(np.argsort(axes)), leaf.dtype)
-            notes[stem] = (
-                f"The stem `{stem.removesuffix('.weight')}` is adapted: {str(path)!r} has "
+            notes[name] = (
+                f"The stem `{name.removesuffix('.weight')}` is adapted: {str(path)!r} has "
                 f"{found[1]} channels, the images {wanted[1]}"
             )
         else:
@@ -184,6 +185,11 @@ def _fitted(
         )
     fitted = unflatten_dict(values)
     return fitted.pop("params", {}), fitted, "; ".join(notes.values())
+
+
+def _stems(module: nn.Module) -> tuple[str, ...]:
+    """The dotted paths of the convolutions that read the images: a main one, and any beside it."""
+    return (getattr(module, "stem", ""), *getattr(module, "other_stems", ()))
 
 
 def _with_inputs(kernel: np.ndarray, channels: int) -> np.ndarray:

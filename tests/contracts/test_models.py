@@ -14,8 +14,56 @@ KEY = jax.random.key(0)
 NARROW = {
     "cifar_resnet20": {"width": 4, "depth": 1},
     "cnn": {"width": 4},
+    "gernet_s": {
+        "design": (("basic", 1, 8, 2), ("bottleneck", 1, 16, 2), ("depthwise", 1, 8, 1)),
+        "last_width": 16,
+        "zero_init_last": False,
+    },
+    "nf_regnet_b0": {
+        "depths": (1, 1),
+        "widths": (8, 16),
+        "stem_width": 8,
+        "last_width": 16,
+        "zero_init_last": False,
+    },
+    "dm_nfnet_f0": {
+        "depths": (1, 1),
+        "widths": (16, 32),
+        "stem_width": 16,
+        "last_width": 32,
+        "group_size": 4,
+        "zero_init_last": False,
+    },
+    "eca_nfnet_l0": {
+        "depths": (1, 1),
+        "widths": (32, 64),
+        "stem_width": 16,
+        "last_width": 32,
+        "group_size": 4,
+        "zero_init_last": False,
+    },
+    "regnety_002": {
+        "depths": (1, 1),
+        "widths": (8, 16),
+        "group_size": 4,
+        "stem_width": 8,
+        "zero_init_last": False,
+    },
+    "repvgg_b1g4": {"depths": (1, 2), "widths": (8, 16), "stem_width": 8},
     "resnet18": {"width": 4, "depths": (1, 1), "zero_init_last": False},
     "resnet50": {"width": 4, "depths": (1, 1), "zero_init_last": False},
+    "ese_vovnet19b_dw": {
+        "depths": (1, 1),
+        "inner_widths": (8, 8),
+        "widths": (8, 16),
+        "stem_widths": (4, 4, 8),
+    },
+    "vovnet39a": {
+        "depths": (1, 1),
+        "inner_widths": (8, 8),
+        "widths": (8, 16),
+        "stem_widths": (4, 4, 8),
+    },
 }
 
 

@@ -9,6 +9,7 @@ from imgclf.models.layers.activations import Activation, activation
 from imgclf.models.layers.attention import CBAM, EfficientChannelAttention, SqueezeExcite
 from imgclf.models.layers.convnormact import ConvNormAct
 from imgclf.models.layers.convolution import Conv, Padding
+from imgclf.models.layers.head import PooledHead
 from imgclf.models.layers.initial import Initializer, he_fan_out, linear_uniform, truncated_normal
 from imgclf.models.layers.linear import Dense
 from imgclf.models.layers.norms import (
@@ -25,6 +26,13 @@ from imgclf.models.layers.pooling import (
     pooled,
 )
 from imgclf.models.layers.residual import LayerScale, StochasticDepth, linear_rates
+from imgclf.models.layers.scaled_standardised import (
+    ScaledStdConv,
+    activation_gain,
+    lecun_normal,
+    scaled_activation,
+)
+from imgclf.models.layers.sequence import Numbered
 from imgclf.models.layers.tokens import Attention, Mlp, PatchEmbed
 
 __all__ = [
@@ -43,17 +51,23 @@ __all__ = [
     "LayerScale",
     "Mlp",
     "Norm",
+    "Numbered",
     "Padding",
     "PatchEmbed",
+    "PooledHead",
+    "ScaledStdConv",
     "SqueezeExcite",
     "StochasticDepth",
     "activation",
+    "activation_gain",
     "average_pool",
     "global_average",
     "he_fan_out",
+    "lecun_normal",
     "linear_rates",
     "linear_uniform",
     "max_pool",
     "pooled",
+    "scaled_activation",
     "truncated_normal",
 ]

@@ -33,6 +33,7 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     scale_init: Initializer = nn.initializers.ones
     groups: int = 1
+    bias_init: Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -40,7 +41,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         scale = self.param("scale", self.scale_init, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, shape, jnp.float32)
 
         def normalise(x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
             return (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias

@@ -1,0 +1,98 @@
+"""What the families that end in a `PooledHead` have in common."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imgclf import models
+
+TWO_STAGES = {
+    "regnety_002": {"depths": (1, 2), "widths": (8, 16), "group_size": 4, "zero_init_last": False},
+    "repvgg_b1g4": {"depths": (1, 2), "widths": (8, 16), "stem_width": 8},
+    "gernet_s": {
+        "design": (("basic", 2, 8, 2), ("bottleneck", 2, 16, 2)),
+        "zero_init_last": False,
+        "last_width": 24,
+    },
+    "ese_vovnet19b_dw": {
+        "depths": (1, 2),
+        "inner_widths": (8, 8),
+        "widths": (8, 16),
+        "stem_widths": (4, 4, 8),
+    },
+    "nf_resnet26": {"depths": (1, 2), "widths": (8, 16), "stem_width": 8, "zero_init_last": False},
+    "dm_nfnet_f0": {
+        "depths": (1, 2),
+        "widths": (16, 32),
+        "stem_width": 16,
+        "last_width": 24,
+        "group_size": 4,
+        "zero_init_last": False,
+    },
+}
+every = pytest.mark.parametrize("name", TWO_STAGES)
+
+
+@pytest.fixture(scope="module")
+def made():
+    kept = {}
+
+    def make(name):
+        if name not in kept:
+            network = models.create(name, 10, **TWO_STAGES[name])
+            kept[name] = network.initialise(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        return partial(models.create, name, 10, **TWO_STAGES[name]), *kept[name]
+
+    return make
+
+
+@every
+@pytest.mark.parametrize("option", ["drop_rate", "stochastic_depth"])
+def test_what_is_dropped_is_dropped_in_training_only(made, name, option):
+    create, params, model_state = made(name)
+    images = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
+
+    @partial(jax.jit, static_argnums=(0, 1))
+    def logits(network, train, key):
+        return network.apply(params, model_state, images, train=train, key=key)[0].logits
+
+    plain, dropping = create(), create(**{option: 0.5})
+    one, two = jax.random.key(1), jax.random.key(2)
+    np.testing.assert_array_equal(logits(dropping, False, one), logits(plain, False, one))
+    assert np.abs(logits(dropping, True, one) - logits(dropping, True, two)).max() > 1e-5
+
+
+@every
+def test_a_dense_one_gives_a_map_whose_single_place_is_the_pooled_answer(made, name):
+    create, params, model_state = made(name)
+
+    @partial(jax.jit, static_argnums=0)
+    def logits(network, images):
+        return network.apply(params, model_state, images, train=False)[0].logits
+
+    small = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    dense = logits(create(dense=True), small)
+    assert dense.shape == (2, 1, 1, 10)
+    np.testing.assert_allclose(dense[:, 0, 0], logits(create(), small), rtol=1e-4, atol=1e-6)
+    large = jnp.zeros((1, 40, 17, 3))
+    batch, height, width, classes = logits(create(dense=True), large).shape
+    assert (batch, height, classes) == (1, 5, 10)
+    assert width in (2, 3)
+
+
+@every
+def test_it_computes_in_the_type_of_the_images_and_answers_in_float32(made, name):
+    create, params, model_state = made(name)
+    network = create(dtype="bfloat16")
+    images = jax.random.normal(jax.random.key(1), (2, 40, 33, 3))
+    outputs, _ = jax.jit(
+        lambda images: network.apply(
+            params, model_state, images, train=False, capture=network.stages
+        )
+    )(images)
+    assert {stage.dtype for stage in outputs.captured.values()} == {jnp.dtype("bfloat16")}
+    assert (outputs.logits.dtype, outputs.features.dtype) == (jnp.float32, jnp.float32)
+    assert np.isfinite(outputs.logits).all()
