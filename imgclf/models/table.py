@@ -32,6 +32,91 @@ _HALF = (0.5, 0.5, 0.5)
 INCEPTION = _as(IMAGENET, mean=_HALF, std=_HALF)
 """The same, scaled to -1 to 1."""
 
+
+def _efficient(
+    family: str, size: int, names: str, crop: float = 0.875, base: Preprocess = IMAGENET
+) -> dict[str, Entry]:
+    return _rows(family, 32, _as(base, size=size, crop=crop), names)
+
+
+_BILINEAR = _as(INCEPTION, interpolation="bilinear")
+_EFFICIENTNETS = {
+    **_efficient("efficientnet", 224, "efficientnet_b0 efficientnet_lite0 efficientnet_es"),
+    **_efficient("efficientnet", 240, "efficientnet_b1", 0.9, INCEPTION),
+    **_efficient("efficientnet", 256, "efficientnet_b2"),
+    **_efficient("efficientnet", 288, "efficientnet_b3"),
+    **_efficient("efficientnet", 320, "efficientnet_b4"),
+    **_efficient("efficientnet", 448, "efficientnet_b5", 1.0),
+    **_efficient("efficientnet", 528, "efficientnet_b6 tf_efficientnet_b6", 0.942),
+    **_efficient("efficientnet", 600, "efficientnet_b7 tf_efficientnet_b7", 0.949),
+    **_efficient("efficientnet", 672, "efficientnet_b8", 0.954),
+    **_efficient("efficientnet", 240, "efficientnet_lite1 efficientnet_em", 0.882),
+    **_efficient("efficientnet", 260, "efficientnet_lite2", 0.89),
+    **_efficient("efficientnet", 300, "efficientnet_lite3 efficientnet_el", 0.904),
+    **_efficient("efficientnet", 380, "efficientnet_lite4", 0.922),
+    **_efficient("efficientnet", 224, "efficientnetv2_rw_t", 1.0),
+    **_efficient("efficientnet", 288, "efficientnetv2_rw_s efficientnetv2_s", 1.0),
+    **_efficient("efficientnet", 320, "efficientnetv2_rw_m efficientnetv2_m", 1.0),
+    **_efficient("efficientnet", 384, "efficientnetv2_l efficientnetv2_xl", 1.0),
+    **_efficient("efficientnet", 224, "tf_efficientnet_b0"),
+    **_efficient("efficientnet", 240, "tf_efficientnet_b1", 0.882),
+    **_efficient("efficientnet", 260, "tf_efficientnet_b2", 0.89),
+    **_efficient("efficientnet", 300, "tf_efficientnet_b3", 0.904),
+    **_efficient("efficientnet", 380, "tf_efficientnet_b4", 0.922),
+    **_efficient("efficientnet", 456, "tf_efficientnet_b5", 0.934),
+    **_efficient("efficientnet", 672, "tf_efficientnet_b8", 0.954, INCEPTION),
+    **_efficient("efficientnet", 224, "tf_efficientnet_lite0 tf_efficientnet_es", 0.875, INCEPTION),
+    **_efficient("efficientnet", 240, "tf_efficientnet_lite1 tf_efficientnet_em", 0.882, INCEPTION),
+    **_efficient("efficientnet", 260, "tf_efficientnet_lite2", 0.89, INCEPTION),
+    **_efficient("efficientnet", 300, "tf_efficientnet_el", 0.904, INCEPTION),
+    **_efficient("efficientnet", 300, "tf_efficientnet_lite3", 0.904, _BILINEAR),
+    **_efficient("efficientnet", 380, "tf_efficientnet_lite4", 0.92, _BILINEAR),
+    **_efficient("efficientnet", 300, "tf_efficientnetv2_s", 1.0, INCEPTION),
+    **_efficient(
+        "efficientnet",
+        384,
+        "tf_efficientnetv2_m tf_efficientnetv2_l tf_efficientnetv2_xl",
+        1.0,
+        INCEPTION,
+    ),
+    **_efficient("efficientnet", 192, "tf_efficientnetv2_b0"),
+    **_efficient("efficientnet", 192, "tf_efficientnetv2_b1", 0.882),
+    **_efficient("efficientnet", 208, "tf_efficientnetv2_b2", 0.89),
+    **_efficient("efficientnet", 240, "tf_efficientnetv2_b3", 0.9, INCEPTION),
+}
+_MOBILENETS = {
+    **_efficient("mobilenet", 224, "mobilenetv1_100 mobilenetv1_100h", 0.875, INCEPTION),
+    **_efficient("mobilenet", 224, "mobilenetv1_125", 0.9, INCEPTION),
+    **_efficient(
+        "mobilenet",
+        224,
+        "mobilenetv2_035 mobilenetv2_050 mobilenetv2_075 mobilenetv2_100 mobilenetv2_140 "
+        "mobilenetv2_110d mobilenetv2_120d mobilenetv3_large_100 mobilenetv3_rw "
+        "mobilenetv3_small_050 mobilenetv3_small_075 mobilenetv3_small_100 mobilenetv4_conv_small",
+    ),
+    **_efficient(
+        "mobilenet",
+        224,
+        "mobilenetv3_large_075",
+        base=_as(IMAGENET, interpolation="bilinear"),
+    ),
+    **_efficient("mobilenet", 256, "mobilenetv3_large_150d", 0.95, _BILINEAR),
+    **_efficient(
+        "mobilenet",
+        224,
+        "tf_mobilenetv3_large_075 tf_mobilenetv3_large_100 tf_mobilenetv3_large_minimal_100 "
+        "tf_mobilenetv3_small_075 tf_mobilenetv3_small_100 tf_mobilenetv3_small_minimal_100",
+        base=_BILINEAR,
+    ),
+    **_efficient(
+        "mobilenet", 224, "mobilenetv4_conv_small_035 mobilenetv4_conv_small_050", 0.875, INCEPTION
+    ),
+    **_efficient("mobilenet", 256, "mobilenetv4_conv_medium mobilenetv4_conv_aa_medium", 0.95),
+    **_efficient("mobilenet", 224, "mobilenetv4_conv_blur_medium", 0.95),
+    **_efficient("mobilenet", 384, "mobilenetv4_conv_large", 0.95),
+    **_efficient("mobilenet", 448, "mobilenetv4_conv_aa_large", 0.95),
+}
+
 TABLE: dict[str, Entry] = {
     **_rows(
         "cifar_resnet",
@@ -83,6 +168,15 @@ TABLE: dict[str, Entry] = {
         _as(IMAGENET, interpolation="bilinear"),
         "repvgg_a0 repvgg_a1 repvgg_a2 repvgg_b0 repvgg_b1 repvgg_b1g4 repvgg_b2 repvgg_b2g4 "
         "repvgg_b3 repvgg_b3g4",
+    ),
+    **_EFFICIENTNETS,
+    **_MOBILENETS,
+    **_rows(
+        "mnasnet",
+        32,
+        IMAGENET,
+        "mnasnet_050 mnasnet_075 mnasnet_100 mnasnet_140 "
+        "semnasnet_050 semnasnet_075 semnasnet_100 semnasnet_140 mnasnet_small",
     ),
     **_rows("resnet", 32, IMAGENET, "resnet18 resnet34 resnet50 resnet101 resnet152"),
     **_rows(

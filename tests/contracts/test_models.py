@@ -10,6 +10,8 @@ from imgclf import models
 
 KEY = jax.random.key(0)
 
+TABLE_OF_BLOCKS = {"width": 0.25, "depth": 0.1, "stem_width": 8, "head_width": 16}
+
 # For each kind of block a narrow and shallow network, in which no parameter begins cut off.
 NARROW = {
     "cifar_resnet20": {"width": 4, "depth": 1},
@@ -50,6 +52,12 @@ NARROW = {
         "zero_init_last": False,
     },
     "repvgg_b1g4": {"depths": (1, 2), "widths": (8, 16), "stem_width": 8},
+    "efficientnet_b0": TABLE_OF_BLOCKS,
+    "tf_efficientnetv2_b0": TABLE_OF_BLOCKS,
+    "mnasnet_100": TABLE_OF_BLOCKS,
+    "mobilenetv1_100": TABLE_OF_BLOCKS | {"head_width": 0},
+    "mobilenetv3_small_100": TABLE_OF_BLOCKS,
+    "mobilenetv4_conv_small": TABLE_OF_BLOCKS,
     "resnet18": {"width": 4, "depths": (1, 1), "zero_init_last": False},
     "resnet50": {"width": 4, "depths": (1, 1), "zero_init_last": False},
     "ese_vovnet19b_dw": {

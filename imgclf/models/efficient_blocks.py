@@ -1,0 +1,420 @@
+"""Blocks of depthwise convolutions, and the network that tables of them make.
+
+MobileNets, MnasNets and EfficientNets are such tables (their files hold them), under timm's names
+and as timm builds them. A table has a tuple of rows for each stage; `width` and `depth` scale it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from imgclf.models.layers import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Initializer,
+    SqueezeExcite,
+    StochasticDepth,
+    activation,
+    average_pool,
+    linear_rates,
+    pooled,
+)
+from imgclf.models.layers.convolution import convolve
+from imgclf.models.layers.initial import uniform_within
+from imgclf.models.network import Outputs
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: so many blocks, of which the first of a stage has the stride."""
+
+    block: type[nn.Module]
+    repeats: int
+    kernel: int
+    """Side of the depthwise convolution, in an `EdgeResidual` of the full one; 0: there is none."""
+    stride: int
+    width: int
+    expansion: float = 1.0
+    """Inner channels for each channel that comes in."""
+    squeeze: float = 0.0
+    """Share of the channels to which squeeze-and-excitation reduces; 0: there is none."""
+    skip: bool = True
+    """Whether the input is added where it has the output's shape."""
+    act: str = ""
+    """Activation, where it is not the network's."""
+    last_act: bool = False
+    """Whether a `DepthwiseSeparable` ends in an activation."""
+    start: int = 0
+    """Side of the depthwise convolution before the expansion (`UniversalInverted`)."""
+    expanded_from: int = 0
+    """What an `EdgeResidual` expands, where that is not the number of channels that come in."""
+
+
+Table = tuple[tuple[Row, ...], ...]
+
+
+@dataclass(frozen=True)
+class Style:
+    """What all blocks of a network have in common."""
+
+    act: str = "relu"
+    padding: Literal["", "SAME"] = ""
+    """"SAME" is TensorFlow's rule; else as many px on each side."""
+    epsilon: float = 1e-5
+    """Added to the variance in every norm."""
+    gate: str = "sigmoid"
+    """Last activation of squeeze-and-excitation."""
+    squeeze_act: str = ""
+    """First activation of squeeze-and-excitation, where it is not the block's."""
+    squeeze_inner: bool = False
+    """Whether `squeeze` is a share of the inner channels, not of those that come in."""
+    squeeze_rounded: bool = False
+    """Whether squeezed channels are rounded as widths are."""
+    antialias: Literal["", "average", "blur"] = ""
+    """What halves the size in place of a convolution's stride."""
+    batch_groups: int = 1
+
+    def conv(self, features: int, kernel: int, stride: int = 1, groups: int = 1, **more) -> Conv:
+        """A convolution as this network has it."""
+        return Conv(
+            features,
+            kernel,
+            stride,
+            self.padding or None,
+            groups,
+            kernel_init=he_fan_out_of(groups),
+            bias_init=nn.initializers.zeros,
+            **more,
+        )
+
+    def strided(self, features: int, kernel: int, stride: int, **more) -> Conv:
+        """The convolution of a block that has its stride; `thinned` comes after its activation."""
+        return self.conv(features, kernel, 1 if self.antialias else stride, **more)
+
+    def norm(self, name: str) -> BatchNorm:
+        """A norm as this network has it."""
+        return BatchNorm(epsilon=self.epsilon, groups=self.batch_groups, name=name)
+
+    def squeezed(self, row: Row, inner: int) -> int:
+        """To how many channels squeeze-and-excitation reduces."""
+        if self.squeeze_rounded:
+            return rounded(inner * row.squeeze)
+        return round(inner * (row.squeeze / (1.0 if self.squeeze_inner else row.expansion)))
+
+    def thinned(self, x: jax.Array, stride: int) -> jax.Array:
+        """Every `stride`-th place, where an antialiasing network leaves that to another layer."""
+        if stride == 1 or not self.antialias:
+            return x
+        if self.antialias == "average":
+            return average_pool(x, stride, stride)
+        return blurred(x, stride)
+
+
+def rounded(width: float, least: float = 0.9) -> int:
+    """The nearest multiple of 8, but at least 8 and that share of `width`.
+
+    >>> rounded(44.8), rounded(17.92), rounded(9.0), rounded(9.0, least=0.0)
+    (48, 24, 16, 8)
+    """
+    nearest = max(8, int(width + 4) // 8 * 8)
+    return nearest + 8 if nearest < least * width else nearest
+
+
+def he_fan_out_of(groups: int) -> Initializer:
+    """He's normal values by the outputs of a group: as the originals begin their convolutions."""
+
+    def make(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
+        height, width, _, outputs = shape
+        fan_out = height * width * outputs // groups
+        return math.sqrt(2 / fan_out) * jax.random.normal(key, tuple(shape), dtype)
+
+    return make
+
+
+def blurred(x: jax.Array, stride: int) -> jax.Array:
+    """Every `stride`-th place of the image blurred by 1, 2, 1 in both directions."""
+    line = jnp.array([0.25, 0.5, 0.25], x.dtype)
+    channels = x.shape[-1]
+    kernel = jnp.tile(jnp.outer(line, line)[:, :, None, None], (1, 1, 1, channels))
+    return convolve(x, kernel, stride, ((1, 1), (1, 1)), groups=channels)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, norm, activation; the input is added where the row says so."""
+
+    row: Row
+    style: Style
+    rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        row, style = self.row, self.style
+        y = style.strided(row.width, row.kernel, row.stride, name="conv")(x)
+        y = activation(row.act)(style.norm("bn1")(y, train))
+        y = style.thinned(y, row.stride)
+        return _residual(x, y, row, self.rate, train)
+
+
+class DepthwiseSeparable(nn.Module):
+    """Depthwise, then 1 x 1 convolution (MobileNet, arXiv:1704.04861)."""
+
+    row: Row
+    style: Style
+    rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        row, style, channels = self.row, self.style, x.shape[-1]
+        depthwise = style.strided(channels, row.kernel, row.stride, groups=channels, name="conv_dw")
+        y = activation(row.act)(style.norm("bn1")(depthwise(x), train))
+        y = _squeeze_excite(style.thinned(y, row.stride), row, style)
+        y = style.conv(row.width, 1, name="conv_pw")(y)
+        y = style.norm("bn2")(y, train)
+        y = activation(row.act)(y) if row.last_act else y
+        return _residual(x, y, row, self.rate, train)
+
+
+class InvertedResidual(nn.Module):
+    """Expansion, depthwise convolution, projection (MobileNetV2, arXiv:1801.04381)."""
+
+    row: Row
+    style: Style
+    rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        row, style, act = self.row, self.style, activation(self.row.act)
+        inner = rounded(x.shape[-1] * row.expansion)
+        y = style.conv(inner, 1, name="conv_pw")(x)
+        y = act(style.norm("bn1")(y, train))
+        y = style.strided(inner, row.kernel, row.stride, groups=inner, name="conv_dw")(y)
+        y = act(style.norm("bn2")(y, train))
+        y = _squeeze_excite(style.thinned(y, row.stride), row, style)
+        y = style.norm("bn3")(style.conv(row.width, 1, name="conv_pwl")(y), train)
+        return _residual(x, y, row, self.rate, train)
+
+
+class EdgeResidual(nn.Module):
+    """Expansion by a full convolution, then projection ("fused", arXiv:2104.00298)."""
+
+    row: Row
+    style: Style
+    rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        row, style = self.row, self.style
+        inner = rounded((row.expanded_from or x.shape[-1]) * row.expansion)
+        y = style.strided(inner, row.kernel, row.stride, name="conv_exp")(x)
+        y = activation(row.act)(style.norm("bn1")(y, train))
+        y = _squeeze_excite(style.thinned(y, row.stride), row, style)
+        y = style.norm("bn2")(style.conv(row.width, 1, name="conv_pwl")(y), train)
+        return _residual(x, y, row, self.rate, train)
+
+
+class UniversalInverted(nn.Module):
+    """Depthwise convolutions before and after the expansion, or neither (arXiv:2404.10518)."""
+
+    row: Row
+    style: Style
+    rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        row, style, channels = self.row, self.style, x.shape[-1]
+        part = partial(_ConvNorm, style=style)
+        inner, y = rounded(channels * row.expansion), x
+        if row.start:
+            stride = 1 if row.kernel else row.stride
+            y = part(channels, row.start, stride, channels, name="dw_start")(y, train)
+        y = part(inner, act=row.act, name="pw_exp")(y, train)
+        if row.kernel:
+            depthwise = part(inner, row.kernel, row.stride, inner, act=row.act, name="dw_mid")
+            y = depthwise(y, train)
+        y = part(row.width, name="pw_proj")(_squeeze_excite(y, row, style), train)
+        return _residual(x, y, row, self.rate, train)
+
+
+class _ConvNorm(nn.Module):
+    features: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    act: str = "identity"
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        conv = self.style.strided(
+            self.features, self.kernel, self.stride, groups=self.groups, name="conv"
+        )
+        y = activation(self.act)(self.style.norm("bn")(conv(x), train))
+        return self.style.thinned(y, self.stride)
+
+
+def _squeeze_excite(x: jax.Array, row: Row, style: Style) -> jax.Array:
+    if not row.squeeze:
+        return x
+    return SqueezeExcite(
+        style.squeezed(row, x.shape[-1]),
+        names=("conv_reduce", "conv_expand"),
+        act=style.squeeze_act or row.act,
+        gate=style.gate,
+        kernel_init=he_fan_out_of(1),
+        bias_init=nn.initializers.zeros,
+        name="se",
+    )(x)
+
+
+def _residual(x: jax.Array, y: jax.Array, row: Row, rate: float, train: bool) -> jax.Array:
+    if not row.skip or row.stride > 1 or x.shape[-1] != y.shape[-1]:
+        return y
+    return StochasticDepth(rate)(y, train) + x
+
+
+def scaled(
+    table: Table, width: float, depth: float | tuple[float, ...], act: str, least: float = 0.9
+) -> Table:
+    """One row for each block, with its stride, its rounded width and its activation.
+
+    A stage gets ceil(its blocks times `depth`, or that of its own), shared out among its rows.
+    """
+    depths = depth if isinstance(depth, tuple) else (depth,) * len(table)
+    stages = []
+    for rows, factor in zip(table, depths, strict=True):
+        blocks = [
+            row
+            for row, repeats in zip(rows, _shared_out(rows, factor), strict=True)
+            for _ in range(repeats)
+        ]
+        stages.append(
+            tuple(
+                dataclasses.replace(
+                    row,
+                    repeats=1,
+                    stride=row.stride if i == 0 else 1,
+                    width=rounded(row.width * width, least),
+                    act=row.act or act,
+                    expanded_from=row.expanded_from and rounded(row.expanded_from * width, least),
+                )
+                for i, row in enumerate(blocks)
+            )
+        )
+    return tuple(stages)
+
+
+def _shared_out(rows: tuple[Row, ...], factor: float) -> list[int]:
+    # From the last row on, so that the first, which has the stride, is repeated last of all.
+    given = sum(row.repeats for row in rows)
+    wanted, repeats = math.ceil(given * factor), []
+    for row in reversed(rows):
+        repeats.append(max(1, round(row.repeats / given * wanted)))
+        given, wanted = given - row.repeats, wanted - repeats[-1]
+    return repeats[::-1]
+
+
+class Stages(nn.Module):
+    """The blocks of all stages, called by their numbers."""
+
+    table: Table
+    """As `scaled` makes it."""
+    style: Style
+    stochastic_depth: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        # Shared out as if one more block came, as in the originals.
+        rates = iter(linear_rates(self.stochastic_depth, sum(map(len, self.table)) + 1))
+        for i, rows in enumerate(self.table):
+            own = tuple(next(rates) for _ in rows)
+            x = Stage(rows, self.style, own, name=str(i))(x, train)
+        return x
+
+
+class Stage(nn.Module):
+    """A block for each row."""
+
+    rows: tuple[Row, ...]
+    style: Style
+    rates: tuple[float, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for i, (row, rate) in enumerate(zip(self.rows, self.rates, strict=True)):
+            x = row.block(row=row, style=self.style, rate=rate, name=str(i))(x, train)
+        return x
+
+
+class BlockNetwork(nn.Module):
+    """Stem (`conv_stem`), `blocks`, head (`conv_head`), `classifier`."""
+
+    num_classes: int
+    table: Table
+    style: Style = Style()
+    width: float = 1.0
+    """Factor of the table's widths, which are then rounded."""
+    depth: float | tuple[float, ...] = 1.0
+    """Factor of the table's repeats, or one for each stage."""
+    least: float = 0.9
+    """Share of a width that is left after rounding, at least."""
+    stem_width: int = 32
+    head_width: int = 1280
+    """Channels that the head convolution makes; 0: there is none."""
+    pool_first: bool = False
+    """Whether the head convolution comes after pooling, as in MobileNetV3 and V4."""
+    head_norm: bool = True
+    head_bias: bool = False
+    drop_rate: float = 0.0
+    """Share of the features that dropout takes away before the classifier."""
+    stochastic_depth: float = 0.0
+    """Rate of the block that would follow the last; it grows evenly from 0 at the first."""
+    batch_groups: int = 1
+    """Groups of a batch that are normalised each by itself."""
+    dense: bool = False
+    """Classify every place instead of the image."""
+
+    classifier: ClassVar[str] = "classifier"
+    stem: ClassVar[str] = "conv_stem"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The paths of the submodules after each stage."""
+        return tuple(f"blocks.{i}" for i in range(len(self.table)))
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> Outputs:
+        style = dataclasses.replace(self.style, batch_groups=self.batch_groups)
+        table = scaled(self.table, self.width, self.depth, style.act, self.least)
+        x = style.conv(self.stem_width, 3, 2, name="conv_stem")(images)
+        x = activation(style.act)(style.norm("bn1")(x, train))
+        x = Stages(table, style, self.stochastic_depth, name="blocks")(x, train)
+        if self.pool_first:
+            x = pooled(x, self.dense)
+            x = self._head(x if self.dense else x[:, None, None], style, train)
+            features = x if self.dense else x[:, 0, 0]
+        else:
+            features = pooled(self._head(x, style, train), self.dense)
+        x = nn.Dropout(self.drop_rate, deterministic=not train)(features)
+        classifier = Dense(
+            self.num_classes,
+            kernel_init=uniform_within(self.num_classes**-0.5),
+            bias_init=nn.initializers.zeros,
+            name=self.classifier,
+        )
+        return Outputs(classifier(x), features)
+
+    def _head(self, x: jax.Array, style: Style, train: bool) -> jax.Array:
+        if not self.head_width:
+            return x
+        x = style.conv(self.head_width, 1, use_bias=self.head_bias, name="conv_head")(x)
+        if self.head_norm:
+            x = style.norm("norm_head" if self.pool_first else "bn2")(x, train)
+        return activation(style.act)(x)
