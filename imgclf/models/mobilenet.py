@@ -1,5 +1,7 @@
-"""MobileNets: V1 (arXiv:1704.04861), V2 (arXiv:1801.04381), V3 (arXiv:1905.02244) and the
-convolutional ones of V4 (arXiv:2404.10518).
+"""MobileNets, under timm's names and as timm builds them.
+
+V1 (arXiv:1704.04861), V2 (arXiv:1801.04381), V3 (arXiv:1905.02244) and the convolutional ones of V4
+(arXiv:2404.10518). Those called `tf_` pad as TensorFlow does and have its epsilon.
 """
 
 import dataclasses

@@ -54,6 +54,7 @@ def test_stored_images_get_their_logits(logits: Logits, expected: Callable[[str]
     assert np.abs(found - wanted[:4]).max() < 1e-3 * np.abs(wanted[:4]).max()
 
 
+@pytest.mark.slow
 def test_photographs_get_the_classes_that_the_reference_gives_them(
     shared: Path, logits: Logits, expected: Callable[[str], Any]
 ) -> None:
