@@ -6,15 +6,31 @@ from typing import ClassVar
 import jax
 from flax import linen as nn
 
-from imgclf.models.layers import BatchNorm, Conv, Dense, Norm, global_average, max_pool
+from imgclf.errors import unknown
+from imgclf.models.layers import (
+    CBAM,
+    BatchNorm,
+    Conv,
+    Dense,
+    EfficientChannelAttention,
+    GeneralisedMean,
+    Norm,
+    SqueezeExcite,
+    StochasticPool,
+    activation,
+    average_pool,
+    max_pool,
+    pooled,
+)
 from imgclf.models.network import Outputs
 
 
 class CNN(nn.Module):
     """Two to four stages, by image size; each halves the size and doubles the channels.
 
-    A stage is twice convolution, norm and ReLU, then a maximum over 2 x 2. There are two stages
-    for images below 16 px, three below 32, four from there on.
+    A stage is twice convolution, norm and ReLU, then a maximum over 2 x 2, unless
+    told otherwise. There are two stages for images below 16 px, three below 32, four from there
+    on.
     """
 
     num_classes: int
@@ -22,6 +38,16 @@ class CNN(nn.Module):
     """Channels of the first stage."""
     batch_groups: int = 1
     """Groups of a batch that are normalised each by itself."""
+    pool: str = "max"
+    """What halves the size: max, average, stochastic or generalised (a mean with trained power)."""
+    act: str = "relu"
+    """The activation behind each norm."""
+    attention: str = ""
+    """What weighs a stage's channels or places before it is pooled: se, eca, cbam, or nothing."""
+    drop_rate: float = 0.0
+    """Share of the features that dropout takes away before the classifier."""
+    dense: bool = False
+    """Classify every place instead of the image."""
 
     classifier: ClassVar[str] = "fc"
     stem: ClassVar[str] = "stage1.conv1"
@@ -34,23 +60,53 @@ class CNN(nn.Module):
         norm = partial(BatchNorm, groups=self.batch_groups)
         x = images
         for i in range(stages):
-            x = Stage(self.width * 2**i, norm, name=f"stage{i + 1}")(x, train)
-        features = global_average(x)
-        return Outputs(Dense(self.num_classes, name=self.classifier)(features), features)
+            stage = Stage(
+                self.width * 2**i, norm, self.pool, self.act, self.attention, name=f"stage{i + 1}"
+            )
+            x = stage(x, train)
+        features = pooled(x, self.dense)
+        x = nn.Dropout(self.drop_rate, deterministic=not train)(features)
+        return Outputs(Dense(self.num_classes, name=self.classifier)(x), features)
 
 
 class Stage(nn.Module):
-    """Twice convolution, norm and ReLU; then the maximum over 2 x 2."""
+    """Twice convolution, norm and activation; then attention, if any, and pooling over 2 x 2."""
 
     features: int
     norm: Norm
+    pool: str
+    act: str
+    attention: str
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         for i in (1, 2):
             x = Conv(self.features, name=f"conv{i}")(x)
-            x = nn.relu(self.norm(name=f"bn{i}")(x, train))
-        return max_pool(x, 2, 2)
+            x = activation(self.act)(self.norm(name=f"bn{i}")(x, train))
+        return self._pooled(self._attended(x, train), train)
+
+    def _attended(self, x: jax.Array, train: bool) -> jax.Array:
+        reduced = max(self.features // 8, 4)
+        if self.attention == "se":
+            return SqueezeExcite(reduced, name="attention")(x)
+        if self.attention == "eca":
+            return EfficientChannelAttention(name="attention")(x)
+        if self.attention == "cbam":
+            return CBAM(reduced, norm=self.norm, name="attention")(x, train)
+        if self.attention:
+            raise unknown("attention", self.attention, ("se", "eca", "cbam"))
+        return x
+
+    def _pooled(self, x: jax.Array, train: bool) -> jax.Array:
+        if self.pool == "max":
+            return max_pool(x, 2, 2)
+        if self.pool == "average":
+            return average_pool(x, 2, 2)
+        if self.pool == "stochastic":
+            return StochasticPool(2, 2, name="pool_draw")(x, train)
+        if self.pool == "generalised":
+            return GeneralisedMean(2, 2, name="pool_mean")(x)
+        raise unknown("pool", self.pool, ("max", "average", "stochastic", "generalised"))
 
 
 cnn = CNN

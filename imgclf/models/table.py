@@ -178,6 +178,35 @@ TABLE: dict[str, Entry] = {
         "mnasnet_050 mnasnet_075 mnasnet_100 mnasnet_140 "
         "semnasnet_050 semnasnet_075 semnasnet_100 semnasnet_140 mnasnet_small",
     ),
+    **_rows(
+        "metaformer",
+        32,
+        _as(IMAGENET, crop=0.9),
+        "poolformer_s12 poolformer_s24 poolformer_s36",
+    ),
+    **_rows("metaformer", 32, _as(IMAGENET, crop=0.95), "poolformer_m36 poolformer_m48"),
+    **_rows(
+        "metaformer",
+        32,
+        _as(IMAGENET, crop=1.0),
+        "poolformerv2_s12 poolformerv2_s24 poolformerv2_s36 poolformerv2_m36 poolformerv2_m48 "
+        "caformer_s18 caformer_s36 caformer_m36 caformer_b36 "
+        "convformer_s18 convformer_s36 convformer_m36 convformer_b36",
+    ),
+    **_rows(
+        "mlp_mixer",
+        32,
+        INCEPTION,
+        "mixer_s32_224 mixer_s16_224 mixer_b32_224 mixer_b16_224 mixer_l32_224 mixer_l16_224 "
+        "gmlp_ti16_224 gmlp_s16_224 gmlp_b16_224",
+    ),
+    **_rows(
+        "mlp_mixer",
+        16,
+        IMAGENET,
+        "resmlp_12_224 resmlp_24_224 resmlp_36_224 resmlp_big_24_224 gmixer_12_224 gmixer_24_224",
+    ),
+    **_rows("sequence", 8, PLAIN, "lstm gru cnn_lstm"),
     **_rows("resnet", 32, IMAGENET, "resnet18 resnet34 resnet50 resnet101 resnet152"),
     **_rows(
         "vovnet",

@@ -3,7 +3,7 @@
 The map is mechanical, since modules carry PyTorch's names: the parameter
 `layer1 / 0 / conv1 / kernel` is the file's `layer1.0.conv1.weight`, transposed from
 (height, width, in, out) to (out, in, height, width); the statistics `bn1 / mean` and `bn1 / var`
-are `bn1.running_mean` and `bn1.running_var`.
+are `bn1.running_mean` and `bn1.running_var`. A `factor` here is a `scale` there.
 """
 
 import os
@@ -31,7 +31,13 @@ from imgclf.preprocess import Preprocess
 HUB = "hf-hub:"
 """What weights that lie on the Hugging Face hub begin with; a repository follows."""
 
-_LAST_NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+_LAST_NAMES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "factor": "scale",
+    "mean": "running_mean",
+    "var": "running_var",
+}
 _DAMAGED = (SafetensorError, OSError, EOFError, ValueError, TypeError, BadZipFile, zlib.error)
 
 

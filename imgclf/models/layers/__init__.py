@@ -7,8 +7,10 @@ does another thing in training takes `(x, train)`, and every norm does.
 
 from imgclf.models.layers.activations import Activation, activation
 from imgclf.models.layers.attention import CBAM, EfficientChannelAttention, SqueezeExcite
+from imgclf.models.layers.attention_pool import AttentionPool
 from imgclf.models.layers.convnormact import ConvNormAct
 from imgclf.models.layers.convolution import Conv, Padding
+from imgclf.models.layers.generalised import GeneralisedMean, StochasticPool
 from imgclf.models.layers.head import PooledHead
 from imgclf.models.layers.initial import Initializer, he_fan_out, linear_uniform, truncated_normal
 from imgclf.models.layers.linear import Dense
@@ -25,6 +27,8 @@ from imgclf.models.layers.pooling import (
     max_pool,
     pooled,
 )
+from imgclf.models.layers.pyramid import adaptive_max, spatial_pyramid
+from imgclf.models.layers.recurrent import Recurrent
 from imgclf.models.layers.residual import LayerScale, StochasticDepth, linear_rates
 from imgclf.models.layers.scaled_standardised import (
     ScaledStdConv,
@@ -33,6 +37,7 @@ from imgclf.models.layers.scaled_standardised import (
     scaled_activation,
 )
 from imgclf.models.layers.sequence import Numbered
+from imgclf.models.layers.stored import stored_shape
 from imgclf.models.layers.tokens import Attention, Mlp, PatchEmbed
 
 __all__ = [
@@ -40,11 +45,13 @@ __all__ = [
     "GRN",
     "Activation",
     "Attention",
+    "AttentionPool",
     "BatchNorm",
     "Conv",
     "ConvNormAct",
     "Dense",
     "EfficientChannelAttention",
+    "GeneralisedMean",
     "GroupNorm",
     "Initializer",
     "LayerNorm",
@@ -55,11 +62,14 @@ __all__ = [
     "Padding",
     "PatchEmbed",
     "PooledHead",
+    "Recurrent",
     "ScaledStdConv",
     "SqueezeExcite",
     "StochasticDepth",
+    "StochasticPool",
     "activation",
     "activation_gain",
+    "adaptive_max",
     "average_pool",
     "global_average",
     "he_fan_out",
@@ -69,5 +79,7 @@ __all__ = [
     "max_pool",
     "pooled",
     "scaled_activation",
+    "spatial_pyramid",
+    "stored_shape",
     "truncated_normal",
 ]

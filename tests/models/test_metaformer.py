@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imgclf import models
+
+KEY = jax.random.key(0)
+TINY = {"depths": (1, 1, 1, 1), "widths": (32, 64, 64, 96)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "poolformer_s12",
+        pytest.param("caformer_s18", marks=pytest.mark.slow),
+        pytest.param("convformer_s18", marks=pytest.mark.slow),
+    ],
+)
+def test_weights_by_formula_give_timms_answers(same_as_reference, name):
+    same_as_reference(name, last="stages.3")
+
+
+def test_weights_begin_as_the_references_do():
+    params, _ = models.create("caformer_s18", 10, **TINY).initialise(KEY, jnp.ones((1, 32, 32, 3)))
+    assert np.std(params["stem"]["conv"]["kernel"]) == pytest.approx(0.02, rel=0.1)
+    assert np.std(params["head"]["fc"]["fc2"]["kernel"]) == pytest.approx(0.02, rel=0.1)
+    np.testing.assert_array_equal(params["stem"]["conv"]["bias"], 0)
+    np.testing.assert_array_equal(params["stages"]["2"]["blocks"]["0"]["res_scale1"]["factor"], 1)
+
+
+@pytest.mark.parametrize("name", ["poolformer_s12", "poolformerv2_s12", "caformer_s18"])
+def test_a_dense_one_says_of_a_single_place_what_it_says_of_the_image(name):
+    images = jax.random.normal(KEY, (2, 32, 32, 3))
+    network = models.create(name, 5, **TINY)
+    params, state = network.initialise(KEY, images)
+    dense = models.create(name, 5, dense=True, **TINY)
+    found = dense.apply(params, state, images, train=False)[0].logits
+    assert found.shape == (2, 2, 2, 5)
+    small = images[:, :8, :8]
+    found = dense.apply(params, state, small, train=False)[0].logits
+    logits = network.apply(params, state, small, train=False)[0].logits
+    np.testing.assert_allclose(found[:, 0, 0], logits, atol=1e-5)
+
+
+def test_random_parts_act_in_training_only_and_bfloat16_gives_finite_float32():
+    options = TINY | {"stochastic_depth": 0.5, "drop_rate": 0.5}
+    network = models.create("poolformerv2_s12", 5, dtype="bfloat16", **options)
+    images = jax.random.normal(KEY, (4, 40, 33, 3))
+    params, state = network.initialise(KEY, images)
+
+    def logits(train, seed):
+        key = jax.random.key(seed)
+        return network.apply(params, state, images, train=train, key=key)[0].logits
+
+    assert logits(False, 0).dtype == jnp.float32
+    assert np.isfinite(logits(False, 0)).all()
+    np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
+    assert np.any(logits(True, 0) != logits(True, 1))

@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imgclf import models
+from imgclf.errors import UserError
+from imgclf.models.layers import Recurrent
+
+KEY = jax.random.key(0)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_layer_is_its_equations_in_both_directions(cell):
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    layer = Recurrent(4, 1, cell, bidirectional=True)
+    params = layer.init(KEY, x)["params"]
+    y = layer.apply({"params": params}, x)
+    for suffix, tokens, found in (("l0", x, y[..., :4]), ("l0_reverse", x[:, ::-1], y[..., 4:])):
+        own = {k: np.asarray(params[f"{k}_{suffix}"]) for k in ("weight_ih", "weight_hh")}
+        of_x, of_h = (np.asarray(params[f"bias_{k}_{suffix}"]) for k in ("ih", "hh"))
+        h = c = np.zeros((2, 4))
+        states = []
+        for t in range(5):
+            inputs, again = tokens[:, t] @ own["weight_ih"].T + of_x, h @ own["weight_hh"].T + of_h
+            if cell == "lstm":
+                i, f, g, o = np.split(inputs + again, 4, 1)
+                c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+                h = sigmoid(o) * np.tanh(c)
+            else:
+                (r, z, n), (r2, z2, n2) = np.split(inputs, 3, 1), np.split(again, 3, 1)
+                n = np.tanh(n + sigmoid(r + r2) * n2)
+                h = (1 - sigmoid(z + z2)) * n + sigmoid(z + z2) * h
+            states.append(h)
+        states = states if suffix == "l0" else states[::-1]
+        np.testing.assert_allclose(found, np.stack(states, 1), atol=1e-5)
+
+
+def test_the_width_of_images_read_by_rows_is_fixed_and_of_others_is_not():
+    images = jnp.ones((2, 8, 8, 1))
+    network = models.create("lstm", 3, width=4)
+    params, state = network.initialise(KEY, images)
+    assert network.apply(params, state, jnp.ones((2, 11, 8, 1)), train=False)[0].logits.shape[0]
+    with pytest.raises(UserError, match=r"the width that its weights are for \(=8\); got 9"):
+        network.apply(params, state, jnp.ones((2, 8, 9, 1)), train=False)
+    for name, options in (("gru", {"tokens": "patches"}), ("cnn_lstm", {})):
+        network = models.create(name, 3, "bfloat16", width=4, bidirectional=True, **options)
+        params, state = network.initialise(KEY, images)
+        logits = network.apply(params, state, jnp.ones((2, 9, 14, 1)), train=False)[0].logits
+        assert np.isfinite(logits).all()
+
+
+def test_unknown_tokens_are_refused():
+    with pytest.raises(UserError, match="must be rows or patches; got 'columns'"):
+        models.create("gru", 3, tokens="columns").initialise(KEY, jnp.ones((1, 8, 8, 1)))
