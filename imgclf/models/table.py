@@ -216,6 +216,35 @@ TABLE: dict[str, Entry] = {
         "ese_vovnet99b vovnet39a vovnet57a",
     ),
     **_rows("vovnet", 32, _as(INCEPTION, size=256, crop=0.95), "ese_vovnet57b"),
+    **_rows(
+        "convnext",
+        32,
+        IMAGENET,
+        "convnext_atto convnext_atto_ols convnext_femto convnext_femto_ols convnext_pico "
+        "convnext_base convnext_large convnext_xlarge convnextv2_atto convnextv2_femto "
+        "convnextv2_pico convnextv2_nano convnextv2_tiny convnextv2_small convnextv2_base "
+        "convnextv2_large",
+    ),
+    **_rows(
+        "convnext",
+        32,
+        _as(IMAGENET, crop=0.95),
+        "convnext_pico_ols convnext_nano convnext_nano_ols convnext_tiny convnext_small",
+    ),
+    **_rows("convnext", 32, _as(IMAGENET, size=384, crop=1.0), "convnextv2_huge"),
+    **_rows(
+        "swin",
+        32,
+        _as(IMAGENET, crop=0.9),
+        "swin_tiny_patch4_window7_224 swin_small_patch4_window7_224 swin_base_patch4_window7_224 "
+        "swin_large_patch4_window7_224 swin_s3_tiny_224 swin_s3_small_224 swin_s3_base_224",
+    ),
+    **_rows(
+        "swin",
+        32,
+        _as(IMAGENET, size=384, crop=1.0),
+        "swin_base_patch4_window12_384 swin_large_patch4_window12_384",
+    ),
 }
 
 

@@ -1,0 +1,230 @@
+"""ConvNeXt (arXiv:2201.03545) and ConvNeXt V2 (arXiv:2301.00808), under timm's names."""
+
+from functools import partial
+from typing import ClassVar
+
+import jax
+from flax import linen as nn
+
+from imgclf.models.layers import (
+    GRN,
+    Conv,
+    Dense,
+    LayerNorm,
+    StochasticDepth,
+    linear_rates,
+    pooled,
+    truncated_normal,
+)
+from imgclf.models.network import Outputs
+
+_ZEROS = nn.initializers.zeros
+_conv = partial(Conv, use_bias=True, kernel_init=truncated_normal(), bias_init=_ZEROS)
+_dense = partial(Dense, kernel_init=truncated_normal(), bias_init=_ZEROS)
+
+
+class Perceptron(nn.Module):
+    """Two linear layers, to four times the channels and back; in V2 with `grn` between.
+
+    With `convolutional`, their weights are kept as those of 1 x 1 convolutions.
+    """
+
+    convolutional: bool
+    response_norm: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        linear = partial(_conv, kernel=1) if self.convolutional else _dense
+        y = jax.nn.gelu(linear(4 * x.shape[-1], name="fc1")(x), approximate=False)
+        if self.response_norm:
+            y = GRN(name="grn")(y)
+        return linear(x.shape[-1], name="fc2")(y)
+
+
+class Block(nn.Module):
+    """A 7 x 7 depthwise convolution, a norm, a perceptron for each place, and a shortcut."""
+
+    convolutional: bool
+    response_norm: bool
+    layer_scale: float | None
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        channels = x.shape[-1]
+        y = _conv(channels, 7, groups=channels, name="conv_dw")(x)
+        y = LayerNorm(name="norm")(y)
+        y = Perceptron(self.convolutional, self.response_norm, name="mlp")(y)
+        if self.layer_scale is not None:
+            init = nn.initializers.constant(self.layer_scale)
+            y = y * self.param("gamma", init, (channels,)).astype(y.dtype)
+        return x + StochasticDepth(self.rate)(y, train)
+
+
+class Downsample(nn.Module):
+    """A norm, and a convolution that halves the height and the width."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return _conv(self.features, 2, 2, padding=0, name="1")(LayerNorm(name="0")(x))
+
+
+class Blocks(nn.Module):
+    """A block for each of the `rates` of stochastic depth."""
+
+    rates: tuple[float, ...]
+    convolutional: bool
+    response_norm: bool
+    layer_scale: float | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        options = self.convolutional, self.response_norm, self.layer_scale
+        for i, rate in enumerate(self.rates):
+            x = Block(*options, rate, name=str(i))(x, train)
+        return x
+
+
+class Stage(nn.Module):
+    """The blocks of one width, after a downsampling if the `features` are not those given."""
+
+    features: int
+    rates: tuple[float, ...]
+    convolutional: bool
+    response_norm: bool
+    layer_scale: float | None
+    downsample: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        if self.downsample:
+            x = Downsample(self.features, name="downsample")(x)
+        options = self.convolutional, self.response_norm, self.layer_scale
+        return Blocks(self.rates, *options, name="blocks")(x, train)
+
+
+class Stages(nn.Module):
+    """All stages, one after another."""
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    convolutional: bool
+    response_norm: bool
+    layer_scale: float | None
+    stochastic_depth: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        rates = linear_rates(self.stochastic_depth, sum(self.depths))
+        options = self.convolutional, self.response_norm, self.layer_scale
+        for i, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+            own, rates = tuple(rates[:depth]), rates[depth:]
+            x = Stage(width, own, *options, downsample=i > 0, name=str(i))(x, train)
+        return x
+
+
+class Stem(nn.Module):
+    """Patches of 4 x 4 px or, where the widths are two, overlapping 3 x 3 convolutions."""
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if len(self.widths) == 1:
+            x = _conv(self.widths[0], 4, 4, padding=0, name="0")(x)
+        else:
+            for i, width in enumerate(self.widths):
+                x = _conv(width, 3, 2, padding=1, name=str(i))(x)
+        return LayerNorm(name=str(len(self.widths)))(x)
+
+
+class Head(nn.Module):
+    """Pooling, norm, dropout and the classifier."""
+
+    num_classes: int
+    drop_rate: float
+    dense: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> Outputs:
+        features = LayerNorm(name="norm")(pooled(x, self.dense))
+        y = nn.Dropout(self.drop_rate, deterministic=not train)(features)
+        return Outputs(_dense(self.num_classes, name="fc")(y), features)
+
+
+class ConvNeXt(nn.Module):
+    """Stem, stages (`stages.0` and so on) and head."""
+
+    num_classes: int
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    convolutional: bool = False
+    """Whether the perceptrons' weights are kept as those of 1 x 1 convolutions."""
+    response_norm: bool = False
+    """Global response normalisation, as in V2."""
+    layer_scale: float | None = 1e-6
+    """What the factors of the residual branches begin with; None: there are none, as in V2."""
+    stem_widths: tuple[int, ...] = ()
+    """Channels of the stem's two overlapping convolutions; none: it takes patches."""
+    drop_rate: float = 0.0
+    """Share of the features that dropout takes away before the classifier."""
+    stochastic_depth: float = 0.0
+    """How often the last block's branch is left out; it grows linearly from 0."""
+    dense: bool = False
+    """Whether the classifier is applied at every place instead of after pooling."""
+
+    classifier: ClassVar[str] = "head.fc"
+    stem: ClassVar[str] = "stem.0"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple(f"stages.{i}" for i in range(len(self.depths)))
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> Outputs:
+        x = Stem(self.stem_widths or self.widths[:1], name="stem")(images)
+        x = Stages(
+            self.depths,
+            self.widths,
+            self.convolutional,
+            self.response_norm,
+            self.layer_scale,
+            self.stochastic_depth,
+            name="stages",
+        )(x, train)
+        return Head(self.num_classes, self.drop_rate, self.dense, name="head")(x, train)
+
+
+def _widths(first: int) -> tuple[int, ...]:
+    return first, 2 * first, 4 * first, 8 * first
+
+
+_SMALLEST, _NANO, _TINY, _SMALL = (2, 2, 6, 2), (2, 2, 8, 2), (3, 3, 9, 3), (3, 3, 27, 3)
+_V1_CONV = partial(ConvNeXt, convolutional=True)
+_V2 = partial(ConvNeXt, response_norm=True, layer_scale=None)
+_V2_CONV = partial(_V2, convolutional=True)
+
+convnext_atto = partial(_V1_CONV, depths=_SMALLEST, widths=_widths(40))
+convnext_atto_ols = partial(convnext_atto, stem_widths=(24, 40))
+convnext_femto = partial(_V1_CONV, depths=_SMALLEST, widths=_widths(48))
+convnext_femto_ols = partial(convnext_femto, stem_widths=(24, 48))
+convnext_pico = partial(_V1_CONV, depths=_SMALLEST, widths=_widths(64))
+convnext_pico_ols = partial(convnext_pico, stem_widths=(32, 64))
+convnext_nano = partial(_V1_CONV, depths=_NANO, widths=_widths(80))
+convnext_nano_ols = partial(convnext_nano, stem_widths=(80, 80))
+convnext_tiny = partial(ConvNeXt, depths=_TINY, widths=_widths(96))
+convnext_small = partial(ConvNeXt, depths=_SMALL, widths=_widths(96))
+convnext_base = partial(ConvNeXt, depths=_SMALL, widths=_widths(128))
+convnext_large = partial(ConvNeXt, depths=_SMALL, widths=_widths(192))
+convnext_xlarge = partial(ConvNeXt, depths=_SMALL, widths=_widths(256))
+convnextv2_atto = partial(_V2_CONV, depths=_SMALLEST, widths=_widths(40))
+convnextv2_femto = partial(_V2_CONV, depths=_SMALLEST, widths=_widths(48))
+convnextv2_pico = partial(_V2_CONV, depths=_SMALLEST, widths=_widths(64))
+convnextv2_nano = partial(_V2_CONV, depths=_NANO, widths=_widths(80))
+convnextv2_tiny = partial(_V2, depths=_TINY, widths=_widths(96))
+convnextv2_small = partial(_V2, depths=_SMALL, widths=_widths(96))
+convnextv2_base = partial(_V2, depths=_SMALL, widths=_widths(128))
+convnextv2_large = partial(_V2, depths=_SMALL, widths=_widths(192))
+convnextv2_huge = partial(_V2, depths=_SMALL, widths=_widths(352))

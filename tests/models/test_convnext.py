@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imgclf import models
+
+SMALL = {"widths": (8, 16), "depths": (1, 2)}
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "convnextv2_atto",
+        pytest.param("convnext_tiny", marks=pytest.mark.slow),
+        pytest.param("convnextv2_tiny", marks=pytest.mark.slow),
+    ],
+)
+def test_weights_by_formula_give_timms_answers(same_as_reference, name):
+    same_as_reference(name, last="stages.3")
+
+
+def test_weights_begin_as_the_reference_says():
+    images = jnp.zeros((1, 32, 32, 3))
+    first, _ = models.create("convnext_tiny", 10, **SMALL).initialise(KEY, images)
+    second, _ = models.create("convnextv2_atto", 10, **SMALL).initialise(KEY, images)
+    blocks = [params["stages"]["1"]["blocks"]["0"] for params in (first, second)]
+    np.testing.assert_array_equal(blocks[0]["gamma"], np.float32(1e-6))
+    assert "gamma" not in blocks[1]
+    np.testing.assert_array_equal(blocks[1]["mlp"]["grn"]["scale"], 0)
+    assert blocks[0]["mlp"]["fc1"]["kernel"].shape == (16, 64)
+    assert blocks[1]["mlp"]["fc1"]["kernel"].shape == (1, 1, 16, 64)
+    for block in blocks:
+        assert np.std(block["mlp"]["fc1"]["kernel"]) == pytest.approx(0.02, rel=0.1)
+        np.testing.assert_array_equal(block["conv_dw"]["bias"], 0)
+
+
+def test_the_classifier_at_the_only_place_is_the_classifier_of_the_mean():
+    network = models.create("convnext_tiny", 5, **SMALL)
+    dense = network.module.clone(dense=True)
+    images = jax.random.normal(KEY, (2, 8, 8, 3))
+    variables = network.module.init(KEY, images, train=False)
+    logits = network.module.apply(variables, images, train=False).logits
+    places = dense.apply(variables, images, train=False).logits
+    assert places.shape == (2, 1, 1, 5)
+    np.testing.assert_allclose(places[:, 0, 0], logits, atol=1e-6)
+    assert dense.apply(variables, jnp.zeros((1, 24, 41, 3)), train=False).logits.shape[1:3] == (
+        3,
+        5,
+    )
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "convnext_atto_ols", "convnextv2_atto"])
+def test_bfloat16_gives_finite_float32_logits(name):
+    network = models.create(name, 5, dtype="bfloat16", **SMALL)
+    images = jax.random.normal(KEY, (2, 44, 60, 3))
+    params, state = network.initialise(KEY, images)
+    logits = network.apply(params, state, images, train=False)[0].logits
+    assert logits.dtype == jnp.float32
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("option", ["drop_rate", "stochastic_depth"])
+def test_dropout_and_stochastic_depth_act_in_training_only(option):
+    options = SMALL | {"layer_scale": 1.0}
+    plain = models.create("convnext_tiny", 5, **options)
+    network = models.create("convnext_tiny", 5, **options, **{option: 0.5})
+    images = jax.random.normal(KEY, (4, 32, 32, 3))
+    params, state = network.initialise(KEY, images)
+
+    def logits(network, train):
+        return network.apply(params, state, images, train=train, key=KEY)[0].logits
+
+    np.testing.assert_array_equal(logits(network, False), logits(plain, False))
+    assert np.abs(logits(network, True) - logits(plain, True)).max() > 1e-4
