@@ -118,6 +118,11 @@ class ResNet(nn.Module):
     """Groups of a batch that are normalised each by itself."""
 
     classifier: ClassVar[str] = "fc"
+    stem: ClassVar[str] = "conv1"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple(f"layer{i + 1}" for i in range(len(self.depths)))
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:

@@ -104,8 +104,8 @@ def separated(shape: tuple[int, ...], size: tuple[int, int], shift: tuple[int, .
             region = (places >= side - part).astype(int) + (places >= side - moved)
             regions = 3 * regions + (region[:, None] if axis == 0 else region[None, :])
     rows, columns = shape[0] // size[0], shape[1] // size[1]
-    windows = regions.reshape(rows, size[0], columns, size[1]).transpose(0, 2, 1, 3)
-    windows = windows.reshape(rows * columns, -1)
+    tiles = regions.reshape(rows, size[0], columns, size[1]).transpose(0, 2, 1, 3)
+    windows = tiles.reshape(rows * columns, -1)
     return windows[:, :, None] != windows[:, None, :]
 
 

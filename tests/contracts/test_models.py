@@ -81,8 +81,6 @@ NARROW = {
         "stem_widths": (4, 4, 8),
     },
     "convnextv2_atto": {"widths": (4, 8), "depths": (1, 1)},
-    "resnet18": {"width": 4, "depths": (1, 1), "zero_init_last": False},
-    "resnet50": {"width": 4, "depths": (1, 1), "zero_init_last": False},
     "swin_tiny_patch4_window7_224": {"width": 8, "depths": (2, 2), "heads": (2, 2)},
 }
 
@@ -120,8 +118,6 @@ def test_shapes_and_types_are_as_promised(name):
     assert network.module.stem in kernels, "the convolution that reads the image"
     assert len(network.stages) >= 2
     assert all(outputs.captured[stage].ndim in (3, 4) for stage in network.stages)
-    leaves = flatten_dict(params, sep=".")
-    assert f"{network.module.classifier}.kernel" in leaves, "the head that new classes replace"
 
 
 def test_every_family_has_a_narrow_form():
