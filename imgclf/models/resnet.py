@@ -1,7 +1,14 @@
-"""ResNets (He et al. 2015, arXiv:1512.03385), under timm's names and as timm builds them."""
+"""ResNets (He et al. 2015, arXiv:1512.03385) and their many forms, as timm names and builds them.
 
+ResNet-D and -T (arXiv:1812.01187), ResNeXt (arXiv:1611.05431), Wide ResNet (arXiv:1605.07146),
+squeeze-excite (arXiv:1709.01507), ECA (arXiv:1910.03151), anti-aliased ones (arXiv:1904.11486), and
+ResNet-RS (arXiv:2103.07579).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 from flax import linen as nn
@@ -10,12 +17,56 @@ from imgclf.models.layers import (
     BatchNorm,
     Conv,
     Dense,
+    EfficientChannelAttention,
     Initializer,
     Norm,
-    global_average,
+    SqueezeExcite,
+    StochasticDepth,
+    average_pool,
+    blur_pool,
+    linear_rates,
     max_pool,
+    pooled,
 )
 from imgclf.models.network import Outputs
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the blocks of one network have in common."""
+
+    norm: Norm = BatchNorm
+    zero_init_last: bool = True
+    cardinality: int = 1
+    """Groups of a bottleneck's 3 x 3 convolution."""
+    base_width: int = 64
+    """Width of a group, out of 64, where a stage has the width of the first."""
+    antialias: Literal["", "blur", "average"] = ""
+    """What takes the stride in place of a convolution."""
+    attention: Literal["", "se", "eca"] = ""
+    attention_share: float = 1 / 16
+    """Channels in the middle of a squeeze-excite, as a share of all."""
+    average_shortcut: bool = False
+    """Shortcuts take the stride by averages over 2 x 2, before their convolution."""
+
+    def subsampled(self, x: jax.Array, stride: int) -> jax.Array:
+        """`x` with the stride that a convolution before it has not taken."""
+        if not self.antialias or stride == 1:
+            return x
+        return blur_pool(x, stride) if self.antialias == "blur" else average_pool(x, 2, stride)
+
+    def own_stride(self, stride: int) -> int:
+        """The stride that is left to the convolution."""
+        return 1 if self.antialias else stride
+
+    def attended(self, x: jax.Array) -> jax.Array:
+        if self.attention == "se":
+            reduced = max(8, int(x.shape[-1] * self.attention_share + 4) // 8 * 8)
+            return SqueezeExcite(reduced, name="se")(x)
+        return EfficientChannelAttention(name="se")(x) if self.attention else x
+
+    def last_norm(self, name: str) -> Any:
+        return self.norm(scale_init=last_scale(self.zero_init_last), name=name)
 
 
 class BasicBlock(nn.Module):
@@ -23,18 +74,20 @@ class BasicBlock(nn.Module):
 
     features: int
     stride: int = 1
-    zero_init_last: bool = True
-    norm: Norm = BatchNorm
+    rate: float = 0.0
+    form: Form = Form()
 
     expansion: ClassVar[int] = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y = Conv(self.features, 3, self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y, train))
-        y = Conv(self.features, 3, name="conv2")(y)
-        y = self.norm(scale_init=last_scale(self.zero_init_last), name="bn2")(y, train)
-        return nn.relu(y + shortcut(x, y, self.stride, self.norm, train))
+        form = self.form
+        y = Conv(self.features, 3, form.own_stride(self.stride), name="conv1")(x)
+        y = nn.relu(form.norm(name="bn1")(y, train))
+        y = Conv(self.features, 3, name="conv2")(form.subsampled(y, self.stride))
+        y = form.attended(form.last_norm("bn2")(y, train))
+        y = StochasticDepth(self.rate)(y, train)
+        return nn.relu(y + shortcut(x, self.features, self.stride, form, train))
 
 
 class Bottleneck(nn.Module):
@@ -42,20 +95,23 @@ class Bottleneck(nn.Module):
 
     features: int
     stride: int = 1
-    zero_init_last: bool = True
-    norm: Norm = BatchNorm
+    rate: float = 0.0
+    form: Form = Form()
 
     expansion: ClassVar[int] = 4
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y = Conv(self.features, 1, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y, train))
-        y = Conv(self.features, 3, self.stride, name="conv2")(y)
-        y = nn.relu(self.norm(name="bn2")(y, train))
-        y = Conv(self.features * self.expansion, 1, name="conv3")(y)
-        y = self.norm(scale_init=last_scale(self.zero_init_last), name="bn3")(y, train)
-        return nn.relu(y + shortcut(x, y, self.stride, self.norm, train))
+        form = self.form
+        width, groups = self.features * form.base_width // 64 * form.cardinality, form.cardinality
+        y = Conv(width, 1, name="conv1")(x)
+        y = nn.relu(form.norm(name="bn1")(y, train))
+        y = Conv(width, 3, form.own_stride(self.stride), groups=groups, name="conv2")(y)
+        y = nn.relu(form.norm(name="bn2")(y, train))
+        y = Conv(self.features * self.expansion, 1, name="conv3")(form.subsampled(y, self.stride))
+        y = form.attended(form.last_norm("bn3")(y, train))
+        y = StochasticDepth(self.rate)(y, train)
+        return nn.relu(y + shortcut(x, y.shape[-1], self.stride, form, train))
 
 
 class Downsample(nn.Module):
@@ -63,19 +119,23 @@ class Downsample(nn.Module):
 
     features: int
     stride: int
-    norm: Norm = BatchNorm
+    form: Form
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = Conv(self.features, 1, self.stride, name="0")(x)
-        return self.norm(name="1")(x, train)
+        if not self.form.average_shortcut:
+            x = Conv(self.features, 1, self.stride, name="0")(x)
+            return self.form.norm(name="1")(x, train)
+        if self.stride > 1:
+            x = average_pool(x, 2, self.stride, ceil=True)
+        return self.form.norm(name="2")(Conv(self.features, 1, name="1")(x), train)
 
 
-def shortcut(x: jax.Array, y: jax.Array, stride: int, norm: Norm, train: bool) -> jax.Array:
-    """`x` as it can be added to `y`: projected by 1 x 1 convolution where the shapes differ."""
-    if x.shape == y.shape:
+def shortcut(x: jax.Array, features: int, stride: int, form: Form, train: bool) -> jax.Array:
+    """`x` as it can be added to a block's branch: projected where the shapes differ."""
+    if stride == 1 and x.shape[-1] == features:
         return x
-    return Downsample(y.shape[-1], stride, norm, name="downsample")(x, train)
+    return Downsample(features, stride, form, name="downsample")(x, train)
 
 
 def last_scale(zero: bool) -> Initializer:
@@ -84,69 +144,208 @@ def last_scale(zero: bool) -> Initializer:
 
 
 class Stage(nn.Module):
-    """`depth` blocks of one width; the first has the stride."""
+    """Blocks of one width, one for each rate of stochastic depth; the first has the stride."""
 
     block: type[BasicBlock] | type[Bottleneck]
-    depth: int
+    rates: tuple[float, ...]
     features: int
     stride: int
-    zero_init_last: bool
+    form: Form
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for i, rate in enumerate(self.rates):
+            stride = self.stride if i == 0 else 1
+            x = self.block(self.features, stride, rate, self.form, name=str(i))(x, train)
+        return x
+
+
+class DeepStem(nn.Module):
+    """Three 3 x 3 convolutions in place of one of 7 x 7; the last has its norm outside."""
+
+    widths: Sequence[int]
     norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        for i in range(self.depth):
-            stride = self.stride if i == 0 else 1
-            block = self.block(self.features, stride, self.zero_init_last, self.norm, name=str(i))
-            x = block(x, train)
-        return x
+        *inner, last = self.widths
+        for i, width in enumerate(inner):
+            x = Conv(width, 3, 2 if i == 0 else 1, name=str(3 * i))(x)
+            x = nn.relu(self.norm(name=str(3 * i + 1))(x, train))
+        return Conv(last, 3, name=str(3 * len(inner)))(x)
+
+
+class StemConvolution(nn.Module):
+    """What ResNet-RS has in place of the stem's pooling."""
+
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = Conv(x.shape[-1], 3, 2, name="0")(x)
+        return nn.relu(self.norm(name="1")(x, train))
 
 
 class ResNet(nn.Module):
-    """Stem, four stages (`layer1` to `layer4`), global average, classifier (`fc`)."""
+    """Stem, stages (`layer1` to `layer4`), global average, classifier (`fc`)."""
 
     num_classes: int
     block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, ...]
     width: int = 64
     """Channels of the stem and of the first stage's 3x3 convolutions; each stage doubles them."""
+    deep_stem: tuple[int, ...] = ()
+    """Widths of the stem's first convolutions, where there are three of 3 x 3; the third has twice
+    that of the second."""
+    stem_convolution: bool = False
+    """A convolution takes the stride of the stem's pooling."""
+    cardinality: int = 1
+    base_width: int = 64
+    antialias: Literal["", "blur", "average"] = ""
+    attention: Literal["", "se", "eca"] = ""
+    attention_share: float = 1 / 16
+    average_shortcut: bool = False
     zero_init_last: bool = True
     """Whether every block begins as the identity."""
     drop_rate: float = 0.0
     """Share of the features that dropout takes away before the classifier."""
+    stochastic_depth: float = 0.0
+    """How often the last block's branch is left out in training; earlier ones less often."""
     batch_groups: int = 1
     """Groups of a batch that are normalised each by itself."""
+    dense: bool = False
+    """Classify every place instead of the image."""
 
     classifier: ClassVar[str] = "fc"
-    stem: ClassVar[str] = "conv1"
+
+    @property
+    def stem(self) -> str:
+        """The convolution that reads the image."""
+        return "conv1.0" if self.deep_stem else "conv1"
 
     @property
     def stages(self) -> tuple[str, ...]:
+        """What `capture` calls the map after each stage."""
         return tuple(f"layer{i + 1}" for i in range(len(self.depths)))
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         norm = partial(BatchNorm, groups=self.batch_groups)
-        x = Conv(self.width, 7, 2, name="conv1")(images)
+        form = Form(
+            norm,
+            self.zero_init_last,
+            self.cardinality,
+            self.base_width,
+            self.antialias,
+            self.attention,
+            self.attention_share,
+            self.average_shortcut,
+        )
+        if self.deep_stem:
+            widths = (*self.deep_stem, 2 * self.deep_stem[-1])
+            x = DeepStem(widths, norm, name="conv1")(images, train)
+        else:
+            x = Conv(self.width, 7, 2, name="conv1")(images)
         x = nn.relu(norm(name="bn1")(x, train))
-        x = max_pool(x, 3, 2, padding=1)
+        if self.stem_convolution:
+            x = StemConvolution(norm, name="maxpool")(x, train)
+        else:
+            x = self._pooled(x)
+        rates = linear_rates(self.stochastic_depth, sum(self.depths))
         for i, depth in enumerate(self.depths):
-            x = Stage(
-                self.block,
-                depth,
-                self.width * 2**i,
-                stride=1 if i == 0 else 2,
-                zero_init_last=self.zero_init_last,
-                norm=norm,
-                name=f"layer{i + 1}",
-            )(x, train)
-        features = global_average(x)
+            own, rates = tuple(rates[:depth]), rates[depth:]
+            stride = 1 if i == 0 else 2
+            x = Stage(self.block, own, self.width * 2**i, stride, form, name=f"layer{i + 1}")(
+                x, train
+            )
+        features = pooled(x, self.dense)
         x = nn.Dropout(self.drop_rate, deterministic=not train)(features)
         return Outputs(Dense(self.num_classes, name=self.classifier)(x), features)
 
+    def _pooled(self, x: jax.Array) -> jax.Array:
+        if self.antialias == "average":
+            return average_pool(x, 2, 2)
+        if self.antialias == "blur":
+            return blur_pool(max_pool(x, 3, 1, padding=1))
+        return max_pool(x, 3, 2, padding=1)
 
-resnet18 = partial(ResNet, block=BasicBlock, depths=(2, 2, 2, 2))
-resnet34 = partial(ResNet, block=BasicBlock, depths=(3, 4, 6, 3))
-resnet50 = partial(ResNet, block=Bottleneck, depths=(3, 4, 6, 3))
-resnet101 = partial(ResNet, block=Bottleneck, depths=(3, 4, 23, 3))
-resnet152 = partial(ResNet, block=Bottleneck, depths=(3, 8, 36, 3))
+
+_basic, _bottleneck = partial(ResNet, block=BasicBlock), partial(ResNet, block=Bottleneck)
+_18, _26, _34, _50 = (2, 2, 2, 2), (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3)
+_101, _152, _200 = (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3)
+_C = {"deep_stem": (32, 32)}
+_D = {"deep_stem": (32, 32), "average_shortcut": True}
+_T = {"deep_stem": (24, 32), "average_shortcut": True}
+_S = {"deep_stem": (64, 64)}
+_RS = {**_D, "stem_convolution": True, "attention": "se", "attention_share": 1 / 4}
+_32x4d = {"cardinality": 32, "base_width": 4}
+_32x8d = {"cardinality": 32, "base_width": 8}
+_64x4d = {"cardinality": 64, "base_width": 4}
+
+resnet10t = partial(_basic, depths=(1, 1, 1, 1), **_T)
+resnet14t = partial(_bottleneck, depths=(1, 1, 1, 1), **_T)
+resnet18 = partial(_basic, depths=_18)
+resnet18d = partial(_basic, depths=_18, **_D)
+resnet26 = partial(_bottleneck, depths=_26)
+resnet26d = partial(_bottleneck, depths=_26, **_D)
+resnet26t = partial(_bottleneck, depths=_26, **_T)
+resnet34 = partial(_basic, depths=_34)
+resnet34d = partial(_basic, depths=_34, **_D)
+resnet50 = partial(_bottleneck, depths=_50)
+resnet50c = partial(_bottleneck, depths=_50, **_C)
+resnet50d = partial(_bottleneck, depths=_50, **_D)
+resnet50s = partial(_bottleneck, depths=_50, **_S)
+resnet50t = partial(_bottleneck, depths=_50, **_T)
+resnet101 = partial(_bottleneck, depths=_101)
+resnet101c = partial(_bottleneck, depths=_101, **_C)
+resnet101d = partial(_bottleneck, depths=_101, **_D)
+resnet101s = partial(_bottleneck, depths=_101, **_S)
+resnet152 = partial(_bottleneck, depths=_152)
+resnet152c = partial(_bottleneck, depths=_152, **_C)
+resnet152d = partial(_bottleneck, depths=_152, **_D)
+resnet152s = partial(_bottleneck, depths=_152, **_S)
+resnet200 = partial(_bottleneck, depths=_200)
+resnet200d = partial(_bottleneck, depths=_200, **_D)
+
+resnext50_32x4d = partial(_bottleneck, depths=_50, **_32x4d)
+resnext50d_32x4d = partial(_bottleneck, depths=_50, **_32x4d, **_D)
+resnext101_32x4d = partial(_bottleneck, depths=_101, **_32x4d)
+resnext101_32x8d = partial(_bottleneck, depths=_101, **_32x8d)
+resnext101_64x4d = partial(_bottleneck, depths=_101, **_64x4d)
+wide_resnet50_2 = partial(_bottleneck, depths=_50, base_width=128)
+wide_resnet101_2 = partial(_bottleneck, depths=_101, base_width=128)
+
+seresnet18 = partial(_basic, depths=_18, attention="se")
+seresnet34 = partial(_basic, depths=_34, attention="se")
+seresnet50 = partial(_bottleneck, depths=_50, attention="se")
+seresnet50t = partial(_bottleneck, depths=_50, attention="se", **_T)
+seresnet101 = partial(_bottleneck, depths=_101, attention="se")
+seresnet152 = partial(_bottleneck, depths=_152, attention="se")
+seresnet152d = partial(_bottleneck, depths=_152, attention="se", **_D)
+seresnext26d_32x4d = partial(_bottleneck, depths=_26, attention="se", **_32x4d, **_D)
+seresnext26t_32x4d = partial(_bottleneck, depths=_26, attention="se", **_32x4d, **_T)
+seresnext50_32x4d = partial(_bottleneck, depths=_50, attention="se", **_32x4d)
+seresnext101_32x4d = partial(_bottleneck, depths=_101, attention="se", **_32x4d)
+seresnext101_32x8d = partial(_bottleneck, depths=_101, attention="se", **_32x8d)
+seresnext101d_32x8d = partial(_bottleneck, depths=_101, attention="se", **_32x8d, **_D)
+seresnextaa101d_32x8d = partial(seresnext101d_32x8d, antialias="average")
+
+ecaresnet26t = partial(_bottleneck, depths=_26, attention="eca", **_T)
+ecaresnet50d = partial(_bottleneck, depths=_50, attention="eca", **_D)
+ecaresnet50t = partial(_bottleneck, depths=_50, attention="eca", **_T)
+ecaresnet101d = partial(_bottleneck, depths=_101, attention="eca", **_D)
+ecaresnetlight = partial(_bottleneck, depths=(1, 1, 11, 3), attention="eca", average_shortcut=True)
+
+resnetblur18 = partial(_basic, depths=_18, antialias="blur")
+resnetblur50 = partial(_bottleneck, depths=_50, antialias="blur")
+resnetblur50d = partial(_bottleneck, depths=_50, antialias="blur", **_D)
+resnetblur101d = partial(_bottleneck, depths=_101, antialias="blur", **_D)
+resnetaa34d = partial(_basic, depths=_34, antialias="average", **_D)
+resnetaa50 = partial(_bottleneck, depths=_50, antialias="average")
+resnetaa50d = partial(_bottleneck, depths=_50, antialias="average", **_D)
+resnetaa101d = partial(_bottleneck, depths=_101, antialias="average", **_D)
+
+resnetrs50 = partial(_bottleneck, depths=_50, **_RS)
+resnetrs101 = partial(_bottleneck, depths=_101, **_RS)
+resnetrs152 = partial(_bottleneck, depths=_152, **_RS)
+resnetrs200 = partial(_bottleneck, depths=_200, **_RS)

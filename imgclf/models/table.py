@@ -207,7 +207,80 @@ TABLE: dict[str, Entry] = {
         "resmlp_12_224 resmlp_24_224 resmlp_36_224 resmlp_big_24_224 gmixer_12_224 gmixer_24_224",
     ),
     **_rows("sequence", 8, PLAIN, "lstm gru cnn_lstm"),
+    # Figures of the recipes, and of most publications, are those of this crop.
     **_rows("resnet", 32, IMAGENET, "resnet18 resnet34 resnet50 resnet101 resnet152"),
+    **_rows(
+        "resnet",
+        32,
+        _as(IMAGENET, size=176),
+        "resnet10t resnet14t",
+    ),
+    **_rows(
+        "resnet",
+        32,
+        _as(IMAGENET, crop=0.95),
+        "resnext50_32x4d resnext101_64x4d seresnet50 seresnext101_32x8d seresnext101d_32x8d "
+        "resnetaa50 resnetaa50d resnetaa101d",
+    ),
+    **_rows(
+        "resnet",
+        32,
+        IMAGENET,
+        "resnet18d resnet26 resnet26d resnet34d resnet50c resnet50d resnet50s resnet50t "
+        "resnet101c resnet101s resnet152c resnet152s resnet200 resnext50d_32x4d "
+        "wide_resnet50_2 seresnet18 seresnet34 seresnet50t seresnet101 seresnet152 "
+        "seresnext26d_32x4d seresnext26t_32x4d seresnext50_32x4d seresnext101_32x4d "
+        "ecaresnet50d ecaresnet101d ecaresnetlight resnetblur18 resnetblur50 "
+        "resnetblur50d resnetblur101d resnetaa34d",
+    ),
+    **_rows(
+        "resnet",
+        32,
+        _as(IMAGENET, size=256, crop=0.94),
+        "resnet26t",
+    ),
+    **_rows(
+        "resnet",
+        32,
+        _as(IMAGENET, size=256, crop=0.95),
+        "resnet101d resnet152d resnet200d seresnet152d",
+    ),
+    **_rows(
+        "resnet",
+        32,
+        _as(IMAGENET, interpolation="bilinear"),
+        "resnext101_32x4d resnext101_32x8d wide_resnet101_2",
+    ),
+    **_rows(
+        "resnet",
+        32,
+        _as(IMAGENET, size=288, crop=0.95),
+        "seresnextaa101d_32x8d",
+    ),
+    **_rows(
+        "resnet",
+        32,
+        _as(IMAGENET, size=256),
+        "ecaresnet26t ecaresnet50t",
+    ),
+    **_rows(
+        "resnet",
+        32,
+        _as(IMAGENET, size=160, crop=0.91),
+        "resnetrs50",
+    ),
+    **_rows(
+        "resnet",
+        32,
+        _as(IMAGENET, size=192, crop=0.94),
+        "resnetrs101",
+    ),
+    **_rows(
+        "resnet",
+        32,
+        _as(IMAGENET, size=256, crop=1.0),
+        "resnetrs152 resnetrs200",
+    ),
     **_rows(
         "vovnet",
         32,

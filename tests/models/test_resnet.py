@@ -9,7 +9,24 @@ from imgclf import models
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "resnet50", pytest.param("resnet101", marks=pytest.mark.slow)]
+    "name",
+    [
+        "resnet18",
+        "resnet50",
+        "ecaresnet50d",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "resnet50d",
+                "resnet101",
+                "resnext50_32x4d",
+                "wide_resnet50_2",
+                "seresnet50",
+                "resnetblur50",
+                "resnetaa50",
+            )
+        ),
+    ],
 )
 def test_weights_by_formula_give_timms_answers(same_as_reference, name):
     same_as_reference(name)
@@ -43,3 +60,24 @@ def test_batch_groups_reach_every_norm(name):
     alone = jnp.concatenate([logits(1, images[:2]), logits(1, images[2:])])
     np.testing.assert_allclose(logits(2, images), alone, rtol=1e-4, atol=1e-4)
     assert np.abs(logits(1, images) - alone).max() > 0.01, "the images do not tell them apart"
+
+
+def test_the_forms_act_in_training_only_and_classify_every_place():
+    options = {"depths": (1, 1), "width": 8, "deep_stem": (4, 4), "zero_init_last": False}
+    network = models.create("resnetrs50", 10, **options, stochastic_depth=0.5, drop_rate=0.5)
+    images = jax.random.normal(jax.random.key(1), (4, 64, 64, 3))
+    params, model_state = network.initialise(jax.random.key(0), images)
+
+    @partial(jax.jit, static_argnames="train")
+    def logits(key, train):
+        return network.apply(params, model_state, images, train=train, key=key)[0].logits
+
+    keys = [jax.random.key(i) for i in range(2)]
+    assert np.abs(logits(keys[0], train=True) - logits(keys[1], train=True)).max() > 0.01
+    np.testing.assert_array_equal(logits(keys[0], train=False), logits(keys[1], train=False))
+    every = models.create("resnetrs50", 10, **options, dense=True)
+    apply = jax.jit(lambda images: every.apply(params, model_state, images, train=False)[0].logits)
+    assert apply(images).shape == (4, 8, 8, 10)
+    np.testing.assert_allclose(
+        apply(images).mean((1, 2)), logits(keys[0], train=False), rtol=1e-4, atol=1e-4
+    )

@@ -8,6 +8,7 @@ does another thing in training takes `(x, train)`, and every norm does.
 from imgclf.models.layers.activations import Activation, activation
 from imgclf.models.layers.attention import CBAM, EfficientChannelAttention, SqueezeExcite
 from imgclf.models.layers.attention_pool import AttentionPool
+from imgclf.models.layers.blur import blur_pool
 from imgclf.models.layers.convnormact import ConvNormAct
 from imgclf.models.layers.convolution import Conv, Padding
 from imgclf.models.layers.generalised import GeneralisedMean, StochasticPool
@@ -71,6 +72,7 @@ __all__ = [
     "activation_gain",
     "adaptive_max",
     "average_pool",
+    "blur_pool",
     "global_average",
     "he_fan_out",
     "lecun_normal",
