@@ -281,6 +281,32 @@ TABLE: dict[str, Entry] = {
         _as(IMAGENET, size=256, crop=1.0),
         "resnetrs152 resnetrs200",
     ),
+    **_rows("resnetv2", 32, _as(INCEPTION, crop=0.95), "resnetv2_101 resnetv2_50"),
+    **_rows(
+        "resnetv2",
+        32,
+        INCEPTION,
+        "resnetv2_101d resnetv2_152 resnetv2_152d resnetv2_152x2_bit resnetv2_50d "
+        "resnetv2_50x1_bit",
+    ),
+    **_rows(
+        "resnetv2",
+        32,
+        _as(INCEPTION, size=448, crop=1.0, interpolation="bilinear"),
+        "resnetv2_101x1_bit resnetv2_101x3_bit resnetv2_50x3_bit",
+    ),
+    **_rows(
+        "resnetv2",
+        32,
+        _as(INCEPTION, size=480, crop=1.0, interpolation="bilinear"),
+        "resnetv2_152x4_bit",
+    ),
+    **_rows(
+        "resnetv2",
+        32,
+        _as(INCEPTION, crop=0.9),
+        "resnetv2_18 resnetv2_18d resnetv2_34 resnetv2_34d",
+    ),
     **_rows(
         "vovnet",
         32,

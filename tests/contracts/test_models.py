@@ -68,6 +68,8 @@ NARROW = {
     "resmlp_12_224": {"depth": 1, "width": 8, "patch": 8, "zero_init_head": False},
     "resnet18": {"width": 4, "depths": (1, 1), "zero_init_last": False},
     "resnet50": {"width": 4, "depths": (1, 1), "zero_init_last": False},
+    "resnetv2_18": {"depths": (1, 1), "widths": (8, 16), "stem_width": 8},
+    "resnetv2_50x1_bit": {"depths": (1, 1), "widths": (128, 256), "stem_width": 32},
     "ese_vovnet19b_dw": {
         "depths": (1, 1),
         "inner_widths": (8, 8),

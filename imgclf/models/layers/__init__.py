@@ -38,6 +38,7 @@ from imgclf.models.layers.scaled_standardised import (
     scaled_activation,
 )
 from imgclf.models.layers.sequence import Numbered
+from imgclf.models.layers.standardised import StdConv
 from imgclf.models.layers.stored import stored_shape
 from imgclf.models.layers.tokens import Attention, Mlp, PatchEmbed
 
@@ -66,6 +67,7 @@ __all__ = [
     "Recurrent",
     "ScaledStdConv",
     "SqueezeExcite",
+    "StdConv",
     "StochasticDepth",
     "StochasticPool",
     "activation",

@@ -1,0 +1,40 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imgclf import models
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.slow  # 12 s each
+def test_weights_by_formula_give_timms_answers(same_as_reference):
+    same_as_reference("resnetv2_50")
+
+
+@pytest.mark.slow
+def test_weights_by_formula_give_those_of_bit(same_as_reference):
+    # It magnifies rounding errors, as timm's does.
+    same_as_reference("resnetv2_50x1_bit", tolerance=5e-4)
+
+
+@pytest.mark.parametrize("name", ["resnetv2_18d", "resnetv2_50x1_bit"])
+def test_the_forms_act_in_training_only_and_classify_every_place(name):
+    options = {"depths": (1, 1), "widths": (128, 256), "stem_width": 32}
+    network = models.create(name, 10, **options, stochastic_depth=0.5, drop_rate=0.5)
+    images = jax.random.normal(jax.random.key(1), (4, 64, 64, 3))
+    params, model_state = network.initialise(KEY, images)
+    assert np.std(params["head"]["fc"]["kernel"]) == pytest.approx(0.01, rel=0.1)
+
+    def logits(key, train):
+        return network.apply(params, model_state, images, train=train, key=key)[0].logits
+
+    keys = [jax.random.key(i) for i in range(2)]
+    assert np.abs(logits(keys[0], True) - logits(keys[1], True)).max() > 0.01
+    np.testing.assert_array_equal(logits(keys[0], False), logits(keys[1], False))
+    every = models.create(name, 10, **options, dense=True)
+    found = every.apply(params, model_state, images, train=False)[0].logits
+    assert found.shape == (4, 8, 8, 10)
+    mean = jnp.asarray(found).mean((1, 2))
+    np.testing.assert_allclose(mean, logits(keys[0], False), rtol=1e-4, atol=1e-4)
