@@ -16,6 +16,7 @@ from imgclf.preprocess import PLAIN, Preprocess
 
 if TYPE_CHECKING:
     from imgclf.models.classifier import reset_classifier
+    from imgclf.models.depth import stack, unstack
     from imgclf.models.network import Network, Outputs
     from imgclf.models.summary import count_parameters, layers_of, multiply_adds
     from imgclf.models.weights import load, load_weights, save_weights
@@ -35,10 +36,14 @@ __all__ = [
     "names",
     "reset_classifier",
     "save_weights",
+    "stack",
+    "unstack",
 ]
 
 _LAZY = {
     "reset_classifier": "classifier",
+    "stack": "depth",
+    "unstack": "depth",
     "Network": "network",
     "Outputs": "network",
     "count_parameters": "summary",

@@ -29,6 +29,7 @@ def _as(preprocess: Preprocess, **changes: object) -> Preprocess:
 
 _CIFAR = _as(IMAGENET, size=32, crop=1.0)
 _HALF = (0.5, 0.5, 0.5)
+_BILINEAR = _as(IMAGENET, interpolation="bilinear")
 INCEPTION = _as(IMAGENET, mean=_HALF, std=_HALF)
 """The same, scaled to -1 to 1."""
 
@@ -125,6 +126,18 @@ TABLE: dict[str, Entry] = {
         "cifar_resnet20 cifar_resnet32 cifar_resnet44 cifar_resnet56 cifar_resnet110",
     ),
     **_rows("cnn", 8, PLAIN, "cnn"),
+    **_rows("alexnet", 64, _BILINEAR, "alexnet"),
+    **_rows("vgg", 32, _BILINEAR, "vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn"),
+    **_rows("googlenet", 32, _BILINEAR, "googlenet"),
+    **_rows("inception_v3", 75, _as(INCEPTION, size=299), "inception_v3"),
+    **_rows("squeezenet", 32, _BILINEAR, "squeezenet1_0 squeezenet1_1"),
+    **_rows("densenet", 32, IMAGENET, "densenet121 densenet161 densenet169 densenet201"),
+    **_rows(
+        "shufflenet_v2",
+        32,
+        _BILINEAR,
+        "shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0",
+    ),
     **_rows("genet", 32, _as(IMAGENET, interpolation="bilinear"), "gernet_s gernet_m"),
     **_rows("genet", 32, _as(IMAGENET, interpolation="bilinear", size=256), "gernet_l"),
     **_rows("nfnet", 32, _as(IMAGENET, crop=0.9), "nf_resnet26 nf_resnet101"),
@@ -306,6 +319,70 @@ TABLE: dict[str, Entry] = {
         32,
         _as(INCEPTION, crop=0.9),
         "resnetv2_18 resnetv2_18d resnetv2_34 resnetv2_34d",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(INCEPTION, crop=0.9),
+        "vit_tiny_patch16_224 vit_small_patch32_224 vit_small_patch16_224 "
+        "vit_base_patch32_224 vit_base_patch16_224 vit_base_patch8_224 "
+        "vit_large_patch32_224 vit_large_patch16_224 vit_large_patch14_224 "
+        "vit_huge_patch14_224 vit_base_patch16_siglip_224 vit_so400m_patch14_siglip_224 "
+        "vit_base_patch16_siglip_gap_224 vit_base_patch16_gap_224",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(INCEPTION, size=384, crop=1.0),
+        "vit_tiny_patch16_384 vit_small_patch32_384 vit_small_patch16_384 "
+        "vit_base_patch32_384 vit_base_patch16_384 vit_large_patch32_384 "
+        "vit_large_patch16_384",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(IMAGENET, crop=0.9),
+        "vit_small_patch8_224 deit_tiny_patch16_224 deit_small_patch16_224 "
+        "deit_base_patch16_224 deit_tiny_distilled_patch16_224 "
+        "deit_small_distilled_patch16_224 deit_base_distilled_patch16_224 "
+        "deit3_small_patch16_224 deit3_medium_patch16_224 deit3_base_patch16_224 "
+        "deit3_large_patch16_224 deit3_huge_patch14_224",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(IMAGENET, size=518, crop=1.0),
+        "vit_small_patch14_dinov2 vit_base_patch14_dinov2 vit_large_patch14_dinov2 "
+        "vit_giant_patch14_dinov2 vit_small_patch14_reg4_dinov2 "
+        "vit_base_patch14_reg4_dinov2 vit_large_patch14_reg4_dinov2 "
+        "vit_giant_patch14_reg4_dinov2",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(INCEPTION, size=256, crop=0.9),
+        "vit_base_patch16_siglip_256 vit_large_patch16_siglip_256 "
+        "vit_so400m_patch16_siglip_256 vit_base_patch16_siglip_gap_256",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(INCEPTION, size=384, crop=0.9),
+        "vit_base_patch16_siglip_384 vit_large_patch16_siglip_384 "
+        "vit_so400m_patch14_siglip_384 vit_base_patch16_siglip_gap_384",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(INCEPTION, size=512, crop=0.9),
+        "vit_base_patch16_siglip_512 vit_base_patch16_siglip_gap_512",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(IMAGENET, size=384, crop=1.0),
+        "deit_base_patch16_384 deit_base_distilled_patch16_384 deit3_small_patch16_384 "
+        "deit3_base_patch16_384 deit3_large_patch16_384",
     ),
     **_rows(
         "vovnet",

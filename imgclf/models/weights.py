@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 from imgclf.errors import UserError
 from imgclf.models import create
 from imgclf.models.classifier import classifiers
+from imgclf.models.depth import stack, unstack
 from imgclf.models.network import Network, Tree
 from imgclf.preprocess import Preprocess
 
@@ -98,6 +99,8 @@ def save_weights(network: Network, params: Tree, model_state: Tree, path: str | 
     """
     path = Path(path)
     arrays: dict[str, np.ndarray] = {}
+    if _is_stacked(network):
+        params = unstack(params)
     for keys, value in flatten_dict({"params": params, **model_state}).items():
         value, name = np.asarray(value), _stored_name(keys)
         if name in arrays:
@@ -146,13 +149,22 @@ def _fitted(
     stored: Mapping[str, np.ndarray],
     path: str | Path,
 ) -> tuple[dict, dict, str]:
+    stored, stacked = _adapted(network, stored), _is_stacked(network)
+    if stacked:
+        shapes_only = isinstance(jax.tree.leaves(given)[0], jax.ShapeDtypeStruct)
+        given = (jax.eval_shape(unstack, given[0]) if shapes_only else unstack(given[0])), given[1]
     heads = tuple(f"{head}." for head in classifiers(network.module))
     stems = [f"{stem}.weight" for stem in _stems(network.module)]
+    headed = any(name.startswith(heads) for name in stored)
     values: dict[tuple[str, ...], Any] = {}
     missing, misshapen, unexpected, notes = [], [], dict.fromkeys(stored), {}
     for keys, leaf in flatten_dict({"params": given[0], **given[1]}).items():
         name, axes = _stored_name(keys), _stored_axes(keys, leaf.ndim)
         unexpected.pop(name, None)
+        if name not in stored and name.startswith(heads) and not headed:
+            values[keys] = leaf
+            notes["head"] = f"The classifier begins anew: {str(path)!r} has none"
+            continue
         if name not in stored:
             missing.append(name)
             continue
@@ -190,7 +202,8 @@ def _fitted(
             f"with {', '.join(misfits)}"
         )
     fitted = unflatten_dict(values)
-    return fitted.pop("params", {}), fitted, "; ".join(notes.values())
+    params = fitted.pop("params", {})
+    return stack(params) if stacked else params, fitted, "; ".join(notes.values())
 
 
 def _stems(module: nn.Module) -> tuple[str, ...]:
@@ -224,8 +237,21 @@ def _downloaded(path: str) -> Path:
         raise UserError(f"The weights {path!r} cannot be had: {reason}") from None
 
 
+def _is_stacked(network: Network) -> bool:
+    return bool(getattr(network.module, "scan", False))
+
+
+def _adapted(network: Network, stored: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The arrays of a file as the network's family knows them, where it knows several forms."""
+    adapt = getattr(network.module, "from_file", None)
+    return adapt(stored) if adapt else stored
+
+
 def _classes_in(stored: Mapping[str, np.ndarray], network: Network, path: str | Path) -> int:
-    weight = getattr(network.module, "classifier", "") + ".weight"
+    weight, stored = (
+        getattr(network.module, "classifier", "") + ".weight",
+        _adapted(network, stored),
+    )
     if weight not in stored:
         raise UserError(
             f"The `num_classes` of `{network.name}` must be given; {str(path)!r} has no {weight}"

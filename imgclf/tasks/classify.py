@@ -1,5 +1,6 @@
 """Supervised classification: one class, or several, for every image."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -20,6 +21,8 @@ class Classify(Task):
 
     criterion: Loss = CrossEntropy()
     """What makes the logits right."""
+    auxiliary_weight: float = 0.3
+    """How much the loss of each further head counts, where the network has any."""
 
     def initialise(
         self, network: Network, key: jax.Array, batch: Batch
@@ -38,6 +41,11 @@ class Classify(Task):
         images = normalise(batch["image"], network.preprocess)
         outputs, model_state = network.apply(params, model_state, images, train=True, key=key)
         loss = masked_mean(self.criterion(outputs, batch), batch["mask"])
+        for logits in outputs.auxiliary:
+            further = dataclasses.replace(outputs, logits=logits)
+            loss += self.auxiliary_weight * masked_mean(
+                self.criterion(further, batch), batch["mask"]
+            )
         label = batch["label"] if batch["label"].ndim == 1 else batch["label"].argmax(-1)
         right_b = (outputs.logits.argmax(-1) == label).astype(jnp.float32)
         return loss, (model_state, {"accuracy": masked_mean(right_b, batch["mask"])})

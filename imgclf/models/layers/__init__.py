@@ -6,6 +6,7 @@ does another thing in training takes `(x, train)`, and every norm does.
 """
 
 from imgclf.models.layers.activations import Activation, activation
+from imgclf.models.layers.adaptive import adaptive_average, flattened
 from imgclf.models.layers.attention import CBAM, EfficientChannelAttention, SqueezeExcite
 from imgclf.models.layers.attention_pool import AttentionPool
 from imgclf.models.layers.blur import blur_pool
@@ -40,7 +41,14 @@ from imgclf.models.layers.scaled_standardised import (
 from imgclf.models.layers.sequence import Numbered
 from imgclf.models.layers.standardised import StdConv
 from imgclf.models.layers.stored import stored_shape
-from imgclf.models.layers.tokens import Attention, Mlp, PatchEmbed
+from imgclf.models.layers.tokens import (
+    Attention,
+    GatedMlp,
+    LatentPool,
+    Mlp,
+    PatchEmbed,
+    resized_positions,
+)
 
 __all__ = [
     "CBAM",
@@ -53,9 +61,11 @@ __all__ = [
     "ConvNormAct",
     "Dense",
     "EfficientChannelAttention",
+    "GatedMlp",
     "GeneralisedMean",
     "GroupNorm",
     "Initializer",
+    "LatentPool",
     "LayerNorm",
     "LayerScale",
     "Mlp",
@@ -72,9 +82,11 @@ __all__ = [
     "StochasticPool",
     "activation",
     "activation_gain",
+    "adaptive_average",
     "adaptive_max",
     "average_pool",
     "blur_pool",
+    "flattened",
     "global_average",
     "he_fan_out",
     "lecun_normal",
@@ -82,6 +94,7 @@ __all__ = [
     "linear_uniform",
     "max_pool",
     "pooled",
+    "resized_positions",
     "scaled_activation",
     "spatial_pyramid",
     "stored_shape",

@@ -9,17 +9,19 @@ class StochasticDepth(nn.Module):
     """Takes a whole branch away from some images in training (arXiv:1603.09382).
 
     With probability `rate` for each image (first axis); what stays is scaled up by 1 / (1 - rate).
+    A rate that is only known when it runs is handed over with the call: `rate` is then its maximum.
     """
 
     rate: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, rate: jax.Array | None = None) -> jax.Array:
         if not train or not self.rate:
             return x
+        stays = 1 - (self.rate if rate is None else rate)
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
-        return jnp.where(kept, x / (1 - self.rate), jnp.zeros((), x.dtype)).astype(x.dtype)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), stays, shape)
+        return jnp.where(kept, x / stays, jnp.zeros((), x.dtype)).astype(x.dtype)
 
 
 class LayerScale(nn.Module):

@@ -1,0 +1,354 @@
+"""Vision transformers (Dosovitskiy et al. 2020, arXiv:2010.11929), under timm's names.
+
+Further ones of that build: DeiT (arXiv:2012.12877), with a second head for distillation; DeiT III
+(arXiv:2204.07118); SigLIP (arXiv:2303.15343), which pools by attention; DINOv2 (arXiv:2304.07193),
+and its form with registers (arXiv:2309.16588).
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from imgclf.errors import UserError, unknown
+from imgclf.models.layers import (
+    Attention,
+    Dense,
+    GatedMlp,
+    LatentPool,
+    LayerNorm,
+    LayerScale,
+    Mlp,
+    PatchEmbed,
+    StochasticDepth,
+    linear_rates,
+    linear_uniform,
+    resized_positions,
+    truncated_normal,
+)
+from imgclf.models.network import Outputs
+
+_ZEROS = nn.initializers.zeros
+_ALMOST_ZERO = nn.initializers.normal(1e-6)
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each behind a norm and beside a shortcut."""
+
+    heads: int
+    hidden: int
+    act: str = "gelu"
+    gated: bool = False
+    layer_scale: float = 0.0
+    stochastic_depth: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, rate: jax.Array | None = None) -> jax.Array:
+        def added(y: jax.Array, which: int) -> jax.Array:
+            if self.layer_scale:
+                y = LayerScale(self.layer_scale, name=f"ls{which}")(y)
+            return x + StochasticDepth(self.stochastic_depth)(y, train, rate)
+
+        y = LayerNorm(name="norm1")(x)
+        x = added(Attention(self.heads, name="attn")(y, train), 1)
+        y = LayerNorm(name="norm2")(x)
+        if self.gated:
+            return added(GatedMlp(self.hidden, name="mlp")(y, train), 2)
+        return added(Mlp(self.hidden, act=self.act, name="mlp")(y, train), 2)
+
+
+class Blocks(nn.Module):
+    """Blocks one after the other; the rate of stochastic depth grows from 0 to `rate`."""
+
+    block: partial
+    depth: int
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for i, rate in enumerate(linear_rates(self.rate, self.depth)):
+            x = self.block(stochastic_depth=rate, name=str(i))(x, train)
+        return x
+
+
+class VisionTransformer(nn.Module):
+    """Patches as tokens, blocks, a norm, one vector for the image, classifier (`head`).
+
+    Images of any size are taken: position embeddings are resized where the grid of their patches is
+    not that of `image_size`. Of a side that `patch` does not divide, the rest is cut off.
+    """
+
+    num_classes: int
+    patch: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    """Width of a block's perceptron in widths of the network."""
+    image_size: int = 224
+    """Side of the images, in px, for whose grid there are position embeddings."""
+    pool: str = "token"
+    """What the classifier reads: the class `token`, the average (`avg`) of the patches' tokens,
+    or what a trained query attends to (`map`)."""
+    class_token: bool = True
+    distilled: bool = False
+    """Whether there are a second class token and head, which learn from a teacher: in training its
+    logits are the auxiliary ones, else the logits are the mean of both heads'."""
+    registers: int = 0
+    """Tokens that are there to be written on, and are thrown away."""
+    prefix_positions: bool = True
+    """Whether tokens that are no patches have position embeddings, too."""
+    norm_after_pool: bool | None = None
+    """Whether the last norm follows the pooling (then it is called `fc_norm`). None: where that is
+    an average."""
+    act: str = "gelu"
+    gated: bool = False
+    """Whether the perceptrons are SwiGLU."""
+    layer_scale: float = 0.0
+    """With what the trained factors on the residual branches begin; 0: there are none."""
+    zero_init_head: bool = True
+    """Whether all logits begin as zero."""
+    drop_rate: float = 0.0
+    """Share of the features that dropout takes away before the classifier."""
+    stochastic_depth: float = 0.0
+    """Share of images for which the last block is left out; it grows linearly from 0."""
+    scan: bool = False
+    """Whether the blocks are one compiled loop over parameters with a leading axis of depth: deep
+    networks compile faster. `models.stack` and `unstack` convert; files are the same."""
+
+    classifier: ClassVar[str] = "head"
+    stem: ClassVar[str] = "patch_embed.proj"
+
+    @property
+    def other_classifiers(self) -> tuple[str, ...]:
+        """The head that learns from a teacher."""
+        return ("head_dist",) if self.distilled else ()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The last block of each quarter of them."""
+        ends = (self.depth * (i + 1) // 4 - 1 for i in range(4))
+        return tuple(dict.fromkeys(f"blocks.{max(end, 0)}" for end in ends))
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> Outputs:
+        self._check()
+        x = self._tokens(images)
+        x = self._after_blocks(x, train)
+        norm_after = self.norm_after_pool
+        if norm_after is None:
+            norm_after = self.pool == "avg"
+        if not norm_after:
+            x = LayerNorm(name="norm")(x)
+        features = [pooled.astype(jnp.float32) for pooled in self._pooled(x, train)]
+        if norm_after:
+            norm = LayerNorm(name="fc_norm")
+            features = [norm(pooled) for pooled in features]
+        return self._outputs(features, train)
+
+    def _tokens(self, images: jax.Array) -> jax.Array:
+        # (b, h, w, c) to (b, t, d): first the class tokens, then registers, then patches by rows.
+        x = PatchEmbed(
+            self.width,
+            self.patch,
+            kernel_init=linear_uniform,
+            bias_init=None,
+            name="patch_embed",
+        )(images)
+        b, *grid, d = x.shape
+        prefix = [
+            self.param(name, init, (1, count, d), jnp.float32)
+            for name, count, init in (
+                ("cls_token", int(self.class_token), _ALMOST_ZERO),
+                ("dist_token", int(self.distilled), truncated_normal()),
+                ("reg_token", self.registers, _ALMOST_ZERO),
+            )
+            if count
+        ]
+        placed = self._prefix if self.prefix_positions else 0
+        side = self.image_size // self.patch
+        shape = (1, placed + side * side, d)
+        positions = self.param("pos_embed", truncated_normal(), shape, jnp.float32)
+        positions = resized_positions(positions, placed, (grid[0], grid[1]))
+        unplaced = jnp.zeros((1, self._prefix - placed, d))
+        first = jnp.concatenate([*prefix, jnp.zeros((1, 0, d))], 1)
+        first += jnp.concatenate([positions[:, :placed], unplaced], 1)
+        first = jnp.broadcast_to(first.astype(x.dtype), (b, *first.shape[1:]))
+        x = x.reshape(b, -1, d) + positions[:, placed:].astype(x.dtype)
+        return jnp.concatenate([first, x], 1)
+
+    def _after_blocks(self, x: jax.Array, train: bool) -> jax.Array:
+        hidden = int(self.width * self.mlp_ratio)
+        block = partial(Block, self.heads, hidden, self.act, self.gated, self.layer_scale)
+        if not self.scan:
+            return Blocks(block, self.depth, self.stochastic_depth, name="blocks")(x, train)
+
+        captures = self.is_mutable_collection("intermediates")
+
+        def step(block: Block, x: jax.Array, rate: jax.Array) -> tuple[jax.Array, Any]:
+            x = block(x, train, rate)
+            return x, x if captures else None
+
+        scanned = nn.scan(
+            step,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=self.depth,
+        )
+        rates = jnp.array(linear_rates(self.stochastic_depth, self.depth))
+        x, after_each = scanned(block(self.stochastic_depth, name="blocks"), x, rates)
+        if captures:  # So that they have the names that they have without `scan`.
+            for i in range(self.depth):
+                self.sow("intermediates", f"blocks.{i}", after_each[i])
+        return x
+
+    def _pooled(self, x: jax.Array, train: bool) -> list[jax.Array]:
+        if self.pool == "token":
+            return [x[:, i] for i in range(1 + self.distilled)]
+        patches = x[:, self._prefix :]
+        if self.pool == "avg":
+            return [patches.mean(1, dtype=jnp.float32)]
+        hidden = int(self.width * self.mlp_ratio)
+        return [LatentPool(self.heads, hidden, self.act, name="attn_pool")(patches, train)]
+
+    def _outputs(self, features: list[jax.Array], train: bool) -> Outputs:
+        drop = nn.Dropout(self.drop_rate, deterministic=not train)
+        kernel_init = _ZEROS if self.zero_init_head else truncated_normal()
+        logits, *others = (
+            Dense(self.num_classes, True, kernel_init, _ZEROS, name=name)(drop(pooled))
+            for name, pooled in zip(
+                (self.classifier, *self.other_classifiers), features, strict=True
+            )
+        )
+        mean = jnp.stack(features).mean(0)
+        if others and not train:
+            return Outputs((logits + others[0]) / 2, mean)
+        return Outputs(logits, mean, tuple(others))
+
+    @property
+    def _prefix(self) -> int:
+        return self.class_token + self.distilled + self.registers
+
+    def _check(self) -> None:
+        if self.pool not in ("token", "avg", "map"):
+            raise unknown("pool of a vision transformer", self.pool, ("token", "avg", "map"))
+        if self.pool == "token" and not self.class_token:
+            raise UserError(
+                'The `class_token` of a vision transformer must be True where its `pool` is "token"'
+            )
+        if self.distilled and self.pool != "token":
+            raise UserError(
+                f'The `pool` of a distilled vision transformer must be "token"; got {self.pool!r}'
+            )
+        if self.width % self.heads:
+            raise UserError(
+                f"The `heads` of a vision transformer (={self.heads}) must divide its `width` "
+                f"(={self.width})"
+            )
+
+    @nn.nowrap
+    def from_file(self, stored: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The arrays of a file with position embeddings for this network's grid of patches.
+
+        A class token that has no position in the file gets one of zeros.
+        """
+        positions = stored.get("pos_embed")
+        if positions is None or positions.ndim != 3:
+            return stored
+        placed = self._prefix if self.prefix_positions else 0
+        if placed and _is_square(positions.shape[1]):
+            zeros = np.zeros((1, placed, positions.shape[2]), positions.dtype)
+            positions = np.concatenate([zeros, positions], 1)
+        if not _is_square(positions.shape[1] - placed):
+            return stored
+        side = self.image_size // self.patch
+        resized = resized_positions(jnp.asarray(positions), placed, (side, side))
+        return {**stored, "pos_embed": np.asarray(resized)}
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number
+
+
+def _sized(patch: int, width: int, depth: int, heads: int, **more: Any) -> partial:
+    return partial(VisionTransformer, patch=patch, width=width, depth=depth, heads=heads, **more)
+
+
+_tiny = partial(_sized, width=192, depth=12, heads=3)
+_small = partial(_sized, width=384, depth=12, heads=6)
+_medium = partial(_sized, width=512, depth=12, heads=8)
+_base = partial(_sized, width=768, depth=12, heads=12)
+_large = partial(_sized, width=1024, depth=24, heads=16)
+_huge = partial(_sized, width=1280, depth=32, heads=16)
+_so400m = partial(_sized, width=1152, depth=27, heads=16, mlp_ratio=3.7362)
+_DEIT3: dict[str, Any] = {"prefix_positions": False, "layer_scale": 1e-6}
+_DINO: dict[str, Any] = {"layer_scale": 1e-5, "image_size": 518}
+_REGISTERS: dict[str, Any] = {**_DINO, "registers": 4, "prefix_positions": False}
+_SIGLIP: dict[str, Any] = {"class_token": False, "pool": "map"}
+_GAP: dict[str, Any] = {"class_token": False, "pool": "avg", "norm_after_pool": False}
+_GIANT: dict[str, Any] = {"mlp_ratio": 2.66667 * 2, "gated": True}
+
+vit_tiny_patch16_224 = _tiny(16)
+vit_tiny_patch16_384 = _tiny(16, image_size=384)
+vit_small_patch32_224 = _small(32)
+vit_small_patch32_384 = _small(32, image_size=384)
+vit_small_patch16_224 = _small(16)
+vit_small_patch16_384 = _small(16, image_size=384)
+vit_small_patch8_224 = _small(8)
+vit_base_patch32_224 = _base(32)
+vit_base_patch32_384 = _base(32, image_size=384)
+vit_base_patch16_224 = _base(16)
+vit_base_patch16_384 = _base(16, image_size=384)
+vit_base_patch8_224 = _base(8)
+vit_large_patch32_224 = _large(32)
+vit_large_patch32_384 = _large(32, image_size=384)
+vit_large_patch16_224 = _large(16)
+vit_large_patch16_384 = _large(16, image_size=384)
+vit_large_patch14_224 = _large(14)
+vit_huge_patch14_224 = _huge(14)
+
+vit_small_patch14_dinov2 = _small(14, **_DINO)
+vit_base_patch14_dinov2 = _base(14, **_DINO)
+vit_large_patch14_dinov2 = _large(14, **_DINO)
+vit_giant_patch14_dinov2 = _sized(14, 1536, 40, 24, **_DINO, **_GIANT)
+vit_small_patch14_reg4_dinov2 = _small(14, **_REGISTERS)
+vit_base_patch14_reg4_dinov2 = _base(14, **_REGISTERS)
+vit_large_patch14_reg4_dinov2 = _large(14, **_REGISTERS)
+vit_giant_patch14_reg4_dinov2 = _sized(14, 1536, 40, 24, **_REGISTERS, **_GIANT)
+
+vit_base_patch16_siglip_224 = _base(16, **_SIGLIP)
+vit_base_patch16_siglip_256 = _base(16, image_size=256, **_SIGLIP)
+vit_base_patch16_siglip_384 = _base(16, image_size=384, **_SIGLIP)
+vit_base_patch16_siglip_512 = _base(16, image_size=512, **_SIGLIP)
+vit_large_patch16_siglip_256 = _large(16, image_size=256, **_SIGLIP)
+vit_large_patch16_siglip_384 = _large(16, image_size=384, **_SIGLIP)
+vit_so400m_patch14_siglip_224 = _so400m(14, **_SIGLIP)
+vit_so400m_patch14_siglip_384 = _so400m(14, image_size=384, **_SIGLIP)
+vit_so400m_patch16_siglip_256 = _so400m(16, image_size=256, act="gelu_tanh", **_SIGLIP)
+vit_base_patch16_siglip_gap_224 = _base(16, **_GAP)
+vit_base_patch16_siglip_gap_256 = _base(16, image_size=256, **_GAP)
+vit_base_patch16_siglip_gap_384 = _base(16, image_size=384, **_GAP)
+vit_base_patch16_siglip_gap_512 = _base(16, image_size=512, **_GAP)
+vit_base_patch16_gap_224 = _sized(16, 768, 12, 16, **_GAP)
+
+deit_tiny_patch16_224 = _tiny(16)
+deit_small_patch16_224 = _small(16)
+deit_base_patch16_224 = _base(16)
+deit_base_patch16_384 = _base(16, image_size=384)
+deit_tiny_distilled_patch16_224 = _tiny(16, distilled=True)
+deit_small_distilled_patch16_224 = _small(16, distilled=True)
+deit_base_distilled_patch16_224 = _base(16, distilled=True)
+deit_base_distilled_patch16_384 = _base(16, image_size=384, distilled=True)
+deit3_small_patch16_224 = _small(16, **_DEIT3)
+deit3_small_patch16_384 = _small(16, image_size=384, **_DEIT3)
+deit3_medium_patch16_224 = _medium(16, **_DEIT3)
+deit3_base_patch16_224 = _base(16, **_DEIT3)
+deit3_base_patch16_384 = _base(16, image_size=384, **_DEIT3)
+deit3_large_patch16_224 = _large(16, **_DEIT3)
+deit3_large_patch16_384 = _large(16, image_size=384, **_DEIT3)
+deit3_huge_patch14_224 = _huge(14, **_DEIT3)

@@ -1,0 +1,162 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from imgclf import models
+from imgclf.errors import UserError
+
+KEY = jax.random.key(0)
+SMALL = {"width": 16, "depth": 4, "heads": 2, "image_size": 64, "patch": 16}
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("vit_tiny_patch16_224", "norm"),
+        pytest.param("vit_small_patch16_224", "norm", marks=SLOW),
+        pytest.param("vit_base_patch32_224", "norm", marks=SLOW),
+        pytest.param("deit_tiny_distilled_patch16_224", "norm", marks=SLOW),
+        pytest.param("deit3_small_patch16_224", "norm", marks=SLOW),
+        pytest.param("vit_base_patch16_siglip_224", "norm", marks=SLOW),
+        pytest.param("vit_small_patch14_dinov2", "norm", marks=SLOW),  # of 518 px
+    ],
+)
+def test_weights_by_formula_give_timms_answers(same_as_reference, name, last):
+    same_as_reference(name, last=last)
+
+
+@pytest.fixture
+def images():
+    return jax.random.normal(jax.random.key(1), (4, 64, 64, 3))
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "deit3_small_patch16_224", "vit_base_patch16_siglip_224"]
+)
+def test_the_loop_over_depth_is_the_same_network_with_the_same_file(name, images, tmp_path):
+    options = SMALL | {"zero_init_head": False}
+    plain, scanned = (models.create(name, 5, scan=scan, **options) for scan in (False, True))
+    params, state = plain.initialise(KEY, images)
+    stacked = models.stack(params)
+    assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(
+        jnp.shape, scanned.initialise(KEY, images)[0]
+    )
+    jax.tree.map(np.testing.assert_array_equal, models.unstack(stacked), params)
+
+    def gradient(network, params):
+        def loss(params):
+            return jnp.square(network.apply(params, state, images, train=False)[0].logits).sum()
+
+        return jax.grad(loss)(params)
+
+    for a, b in zip(
+        jax.tree.leaves(models.stack(gradient(plain, params))),
+        jax.tree.leaves(gradient(scanned, stacked)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * np.abs(a).max())
+    models.save_weights(plain, params, state, tmp_path / "plain.safetensors")
+    models.save_weights(scanned, stacked, state, tmp_path / "scanned.safetensors")
+    one, other = (load_file(tmp_path / f"{n}.safetensors") for n in ("plain", "scanned"))
+    assert one.keys() == other.keys()
+    for key in one:
+        np.testing.assert_array_equal(one[key], other[key])
+    shape = {"image_shape": (64, 64, 3)}
+    loaded = models.load(name, tmp_path / "plain.safetensors", scan=True, **shape, **options)
+    jax.tree.map(np.testing.assert_array_equal, loaded[1], stacked)
+    stages = [
+        network.apply(given, state, images, train=False, capture=network.stages)[0].captured
+        for network, given in ((plain, params), (scanned, stacked))
+    ]
+    for stage in plain.stages:
+        np.testing.assert_allclose(stages[0][stage], stages[1][stage], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_blocks_are_left_out_in_training_only(images, scan):
+    network = models.create(
+        "vit_tiny_patch16_224", 5, scan=scan, stochastic_depth=0.9, zero_init_head=False, **SMALL
+    )
+    params, state = network.initialise(KEY, images)
+
+    def logits(seed, train):
+        key = jax.random.key(seed)
+        return network.apply(params, state, images, train=train, key=key)[0].logits
+
+    assert np.abs(logits(1, True) - logits(2, True)).max() > 1e-4
+    np.testing.assert_array_equal(logits(1, False), logits(2, False))
+
+
+def test_images_of_any_size_are_taken_and_a_grid_of_another_is_resized_at_loading(tmp_path, images):
+    network = models.create("deit_tiny_distilled_patch16_224", 5, **SMALL)
+    params, state = network.initialise(KEY, images)
+    wide = jax.random.normal(KEY, (2, 96, 130, 3))
+    assert network.apply(params, state, wide, train=False)[0].logits.shape == (2, 5)
+    models.save_weights(network, params, state, tmp_path / "w.safetensors")
+    options = SMALL | {"image_size": 96}
+    other, loaded, _ = models.load(
+        "deit_tiny_distilled_patch16_224",
+        tmp_path / "w.safetensors",
+        image_shape=(96, 96, 3),
+        **options,
+    )
+    assert loaded["pos_embed"].shape == (1, 2 + 36, 16)
+    larger = jax.random.normal(KEY, (2, 96, 96, 3))
+    np.testing.assert_allclose(
+        network.apply(params, state, larger, train=False, capture=("norm",))[0].captured["norm"],
+        other.apply(loaded, state, larger, train=False, capture=("norm",))[0].captured["norm"],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_a_distilled_one_has_two_heads_that_are_averaged_after_training(images):
+    network = models.create("deit_tiny_distilled_patch16_224", 5, zero_init_head=False, **SMALL)
+    params, state = network.initialise(KEY, images)
+    trained, _ = network.apply(params, state, images, train=True, key=KEY)
+    tested, _ = network.apply(params, state, images, train=False)
+    (other,) = trained.auxiliary
+    assert tested.auxiliary == ()
+    np.testing.assert_allclose(tested.logits, (trained.logits + other) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_without_a_classifier_are_taken_and_said_to_be_such(tmp_path, images):
+    name = "vit_base_patch16_siglip_224"
+    network = models.create(name, 5, **SMALL)
+    models.save_weights(network, *network.initialise(KEY, images), tmp_path / "w.safetensors")
+    stored = load_file(tmp_path / "w.safetensors")
+    save_file(
+        {k: v for k, v in stored.items() if not k.startswith("head.")}, tmp_path / "w.safetensors"
+    )
+    with pytest.warns(match="The classifier begins anew: .* has none"):
+        _, params, _ = models.load(
+            name, tmp_path / "w.safetensors", 3, image_shape=(64, 64, 3), **SMALL
+        )
+    assert params["head"]["kernel"].shape == (16, 3)
+
+
+def test_initial_values_are_timms(images):
+    params, _ = models.create("vit_tiny_patch16_224", 5, **SMALL | {"width": 64}).initialise(
+        KEY, images
+    )
+    kernel = params["blocks"]["0"]["mlp"]["fc1"]["kernel"]
+    assert np.std(kernel) == pytest.approx(0.02, rel=0.02)
+    assert np.std(params["pos_embed"]) == pytest.approx(0.02, rel=0.1)
+    assert not np.any(params["blocks"]["0"]["attn"]["qkv"]["bias"])
+    assert not np.any(params["head"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pool": "max"}, "Unknown pool of a vision transformer 'max'"),
+        ({"heads": 3}, r"The `heads` of a vision transformer \(=3\) must divide its `width`"),
+        ({"class_token": False}, "The `class_token` of a vision transformer must be True"),
+    ],
+)
+def test_a_mistake_is_answered(options, said, images):
+    with pytest.raises(UserError, match=said):
+        models.create("vit_tiny_patch16_224", 5, **SMALL | options).initialise(KEY, images)
