@@ -29,13 +29,13 @@ class Fixed:
     def __init__(self, batch: Batch | None, resident: Resident | None = None):
         self._batch = batch
         if resident is not None:
-            self.images, self.labels = resident.images, resident.labels
+            self.held = resident.held
             self._ids = resident.ids(0, SCAN)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch | None]:
         return itertools.repeat(self._batch)
 
-    def ids(self, start: int, stop: int) -> np.ndarray:
+    def ids(self, start: int, stop: int) -> dict[str, np.ndarray]:
         return self._ids
 
 
