@@ -3,7 +3,8 @@
 The map is mechanical, since modules carry PyTorch's names: the parameter
 `layer1 / 0 / conv1 / kernel` is the file's `layer1.0.conv1.weight`, transposed from
 (height, width, in, out) to (out, in, height, width); the statistics `bn1 / mean` and `bn1 / var`
-are `bn1.running_mean` and `bn1.running_var`. A `factor` here is a `scale` there.
+are `bn1.running_mean` and `bn1.running_var`. A `factor` here is a `scale` there. Files of Google's
+vision transformers are brought to these names first (`big_vision.py`).
 """
 
 import os
@@ -24,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 
 from imgclf.errors import UserError
 from imgclf.models import create
+from imgclf.models.big_vision import as_pytorch
 from imgclf.models.classifier import classifiers
 from imgclf.models.depth import stack, unstack
 from imgclf.models.network import Network, Tree
@@ -243,6 +245,7 @@ def _is_stacked(network: Network) -> bool:
 
 def _adapted(network: Network, stored: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     """The arrays of a file as the network's family knows them, where it knows several forms."""
+    stored = as_pytorch(stored)
     adapt = getattr(network.module, "from_file", None)
     return adapt(stored) if adapt else stored
 
