@@ -117,9 +117,19 @@ class LAMB(Optimizer):
 def decayed(params: Any) -> Any:
     """Whether each parameter is decayed, as a tree of bools: those of two or more dimensions.
 
-    Kernels are; the scales and biases of norms, and biases, are not.
+    Kernels are; the scales and biases of norms, biases, and layer scales are not, nor where those
+    of several layers are stacked in one.
+
+    >>> layer = {"kernel": jax.numpy.ones((12, 3, 5)), "bias": jax.numpy.ones((12, 5))}
+    >>> decayed({"blocks": layer})
+    {'blocks': {'bias': False, 'kernel': True}}
     """
-    return jax.tree.map(lambda leaf: len(leaf.shape) >= 2, params)
+
+    def is_decayed(path: Any, leaf: Any) -> bool:
+        name = getattr(path[-1], "key", "") if path else ""
+        return len(leaf.shape) >= 2 and name not in ("bias", "scale", "gamma")
+
+    return jax.tree_util.tree_map_with_path(is_decayed, params)
 
 
 def _check_shares(optimizer: Optimizer, **values: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from imgclf.models.network import Network, Tree
@@ -90,9 +91,7 @@ def _trace(
             return call(*args, **kwargs)
         calls.setdefault(name, ((), 0))  # Its place among the calls, before what it calls itself.
         answer = call(*args, **kwargs)
-        own = context.module.variables.get("params", {})
-        parameters = count_parameters({k: v for k, v in own.items() if hasattr(v, "shape")})
-        calls[name] = (tuple(jax.tree.leaves(answer)[0].shape), parameters)
+        calls[name] = (tuple(jax.tree.leaves(answer)[0].shape), own_parameters[name])
         return answer
 
     def forward(params: Tree, model_state: Tree, images: jax.Array) -> jax.Array:
@@ -100,6 +99,9 @@ def _trace(
 
     images = jax.ShapeDtypeStruct(tuple(images_shape), jnp.float32)
     template = jax.eval_shape(network.initialise, jax.random.key(0), images)
+    own_parameters: Counter[str] = Counter()
+    for keys, leaf in flatten_dict(template[0]).items():
+        own_parameters[".".join(keys[:-1])] += leaf.size
     with nn.intercept_methods(note):
         return jax.make_jaxpr(forward)(*template, images).jaxpr, calls
 

@@ -30,15 +30,27 @@ def test_kept_sizes_are_the_references(formula):
             assert kept()[name] == (reference["params"], reference["macs_native"]), name
 
 
-def test_layers_add_up_to_the_network():
-    network = models.create("resnet50", 10, depths=(1, 1), width=4)
-    shape = (2, 64, 64, 3)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet50", {"depths": (1, 1), "width": 4}),
+        ("vit_tiny_patch16_224", {"depth": 3, "width": 8, "heads": 2}),
+        ("vit_tiny_patch16_224", {"depth": 3, "width": 8, "heads": 2, "scan": True}),
+    ],
+)
+def test_layers_add_up_to_the_network(name, options):
+    network, shape = models.create(name, 10, **options), (2, 64, 64, 3)
     layers = models.layers_of(network, shape)
     params, _ = jax.eval_shape(
         network.initialise, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32)
     )
     assert sum(layer.parameters for layer in layers) == models.count_parameters(params)
     assert sum(layer.multiply_adds for layer in layers) == models.multiply_adds(network, shape)
+
+
+def test_layers_are_in_the_order_in_which_they_are_called():
+    network = models.create("resnet50", 10, depths=(1, 1), width=4)
+    layers = models.layers_of(network, (2, 64, 64, 3))
     assert layers[0] == Layer("conv1", (2, 32, 32, 4), 7 * 7 * 3 * 4, 2 * 32 * 32 * 7 * 7 * 3 * 4)
     assert layers[-1] == Layer("fc", (2, 10), 32 * 10 + 10, 2 * 32 * 10)
 
