@@ -322,40 +322,78 @@ TABLE: dict[str, Entry] = {
     ),
     **_rows(
         "vit",
-        16,
-        _as(INCEPTION, crop=0.9),
-        "vit_tiny_patch16_224 vit_small_patch32_224 vit_small_patch16_224 "
-        "vit_base_patch32_224 vit_base_patch16_224 vit_base_patch8_224 "
-        "vit_large_patch32_224 vit_large_patch16_224 vit_large_patch14_224 "
-        "vit_huge_patch14_224 vit_base_patch16_siglip_224 vit_so400m_patch14_siglip_224 "
-        "vit_base_patch16_siglip_gap_224 vit_base_patch16_gap_224",
-    ),
-    **_rows(
-        "vit",
-        16,
-        _as(INCEPTION, size=384, crop=1.0),
-        "vit_tiny_patch16_384 vit_small_patch32_384 vit_small_patch16_384 "
-        "vit_base_patch32_384 vit_base_patch16_384 vit_large_patch32_384 "
-        "vit_large_patch16_384",
-    ),
-    **_rows(
-        "vit",
-        16,
+        8,
         _as(IMAGENET, crop=0.9),
-        "vit_small_patch8_224 deit_tiny_patch16_224 deit_small_patch16_224 "
-        "deit_base_patch16_224 deit_tiny_distilled_patch16_224 "
-        "deit_small_distilled_patch16_224 deit_base_distilled_patch16_224 "
-        "deit3_small_patch16_224 deit3_medium_patch16_224 deit3_base_patch16_224 "
-        "deit3_large_patch16_224 deit3_huge_patch14_224",
+        "vit_small_patch8_224",
     ),
     **_rows(
         "vit",
-        16,
+        14,
+        _as(IMAGENET, crop=0.9),
+        "vit_huge_patch14_gap_224 deit3_huge_patch14_224",
+    ),
+    **_rows(
+        "vit",
+        14,
         _as(IMAGENET, size=518, crop=1.0),
         "vit_small_patch14_dinov2 vit_base_patch14_dinov2 vit_large_patch14_dinov2 "
         "vit_giant_patch14_dinov2 vit_small_patch14_reg4_dinov2 "
         "vit_base_patch14_reg4_dinov2 vit_large_patch14_reg4_dinov2 "
         "vit_giant_patch14_reg4_dinov2",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(IMAGENET, crop=0.9),
+        "deit_tiny_patch16_224 deit_small_patch16_224 deit_base_patch16_224 "
+        "deit_tiny_distilled_patch16_224 deit_small_distilled_patch16_224 "
+        "deit_base_distilled_patch16_224 deit3_small_patch16_224 deit3_medium_patch16_224 "
+        "deit3_base_patch16_224 deit3_large_patch16_224",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(IMAGENET, size=384, crop=1.0),
+        "deit_base_patch16_384 deit_base_distilled_patch16_384 deit3_small_patch16_384 "
+        "deit3_base_patch16_384 deit3_large_patch16_384",
+    ),
+    **_rows(
+        "vit",
+        8,
+        _as(INCEPTION, crop=0.9),
+        "vit_base_patch8_224",
+    ),
+    **_rows(
+        "vit",
+        14,
+        _as(INCEPTION, crop=0.9),
+        "vit_large_patch14_224 vit_huge_patch14_224 vit_so400m_patch14_siglip_224",
+    ),
+    **_rows(
+        "vit",
+        14,
+        _as(INCEPTION, size=378, crop=0.9),
+        "vit_so400m_patch14_siglip_378",
+    ),
+    **_rows(
+        "vit",
+        14,
+        _as(INCEPTION, size=384, crop=0.9),
+        "vit_so400m_patch14_siglip_384",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(INCEPTION, crop=0.9),
+        "vit_tiny_patch16_224 vit_small_patch16_224 vit_base_patch16_224 "
+        "vit_large_patch16_224 vit_base_patch16_siglip_224 "
+        "vit_base_patch16_siglip_gap_224 vit_base_patch16_gap_224",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(INCEPTION, size=240, crop=0.95),
+        "vit_medium_patch16_gap_240",
     ),
     **_rows(
         "vit",
@@ -367,22 +405,52 @@ TABLE: dict[str, Entry] = {
     **_rows(
         "vit",
         16,
+        _as(INCEPTION, size=256, crop=0.95),
+        "vit_medium_patch16_gap_256",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(INCEPTION, size=384, crop=1.0),
+        "vit_tiny_patch16_384 vit_small_patch16_384 vit_base_patch16_384 vit_large_patch16_384",
+    ),
+    **_rows(
+        "vit",
+        16,
         _as(INCEPTION, size=384, crop=0.9),
         "vit_base_patch16_siglip_384 vit_large_patch16_siglip_384 "
-        "vit_so400m_patch14_siglip_384 vit_base_patch16_siglip_gap_384",
+        "vit_so400m_patch16_siglip_384 vit_base_patch16_siglip_gap_384",
+    ),
+    **_rows(
+        "vit",
+        16,
+        _as(INCEPTION, size=384, crop=0.95),
+        "vit_medium_patch16_gap_384",
     ),
     **_rows(
         "vit",
         16,
         _as(INCEPTION, size=512, crop=0.9),
-        "vit_base_patch16_siglip_512 vit_base_patch16_siglip_gap_512",
+        "vit_base_patch16_siglip_512 vit_large_patch16_siglip_512 "
+        "vit_so400m_patch16_siglip_512 vit_base_patch16_siglip_gap_512",
     ),
     **_rows(
         "vit",
-        16,
-        _as(IMAGENET, size=384, crop=1.0),
-        "deit_base_patch16_384 deit_base_distilled_patch16_384 deit3_small_patch16_384 "
-        "deit3_base_patch16_384 deit3_large_patch16_384",
+        32,
+        _as(INCEPTION, crop=0.9),
+        "vit_small_patch32_224 vit_base_patch32_224 vit_large_patch32_224",
+    ),
+    **_rows(
+        "vit",
+        32,
+        _as(INCEPTION, size=256, crop=0.9),
+        "vit_base_patch32_siglip_256",
+    ),
+    **_rows(
+        "vit",
+        32,
+        _as(INCEPTION, size=384, crop=1.0),
+        "vit_small_patch32_384 vit_base_patch32_384 vit_large_patch32_384",
     ),
     **_rows(
         "vovnet",

@@ -45,6 +45,7 @@ class Block(nn.Module):
     act: str = "gelu"
     gated: bool = False
     layer_scale: float = 0.0
+    qkv_bias: bool = True
     stochastic_depth: float = 0.0
 
     @nn.compact
@@ -55,7 +56,7 @@ class Block(nn.Module):
             return x + StochasticDepth(self.stochastic_depth)(y, train, rate)
 
         y = LayerNorm(name="norm1")(x)
-        x = added(Attention(self.heads, name="attn")(y, train), 1)
+        x = added(Attention(self.heads, self.qkv_bias, name="attn")(y, train), 1)
         y = LayerNorm(name="norm2")(x)
         if self.gated:
             return added(GatedMlp(self.hidden, name="mlp")(y, train), 2)
@@ -109,6 +110,7 @@ class VisionTransformer(nn.Module):
     act: str = "gelu"
     gated: bool = False
     """Whether the perceptrons are SwiGLU."""
+    qkv_bias: bool = True
     layer_scale: float = 0.0
     """With what the trained factors on the residual branches begin; 0: there are none."""
     zero_init_head: bool = True
@@ -184,7 +186,9 @@ class VisionTransformer(nn.Module):
 
     def _after_blocks(self, x: jax.Array, train: bool) -> jax.Array:
         hidden = int(self.width * self.mlp_ratio)
-        block = partial(Block, self.heads, hidden, self.act, self.gated, self.layer_scale)
+        block = partial(
+            Block, self.heads, hidden, self.act, self.gated, self.layer_scale, self.qkv_bias
+        )
         if not self.scan:
             return Blocks(block, self.depth, self.stochastic_depth, name="blocks")(x, train)
 
@@ -291,6 +295,7 @@ _DINO: dict[str, Any] = {"layer_scale": 1e-5, "image_size": 518}
 _REGISTERS: dict[str, Any] = {**_DINO, "registers": 4, "prefix_positions": False}
 _SIGLIP: dict[str, Any] = {"class_token": False, "pool": "map"}
 _GAP: dict[str, Any] = {"class_token": False, "pool": "avg", "norm_after_pool": False}
+_SW: dict[str, Any] = {"qkv_bias": False, "layer_scale": 1e-6}
 _GIANT: dict[str, Any] = {"mlp_ratio": 2.66667 * 2, "gated": True}
 
 vit_tiny_patch16_224 = _tiny(16)
@@ -321,20 +326,29 @@ vit_base_patch14_reg4_dinov2 = _base(14, **_REGISTERS)
 vit_large_patch14_reg4_dinov2 = _large(14, **_REGISTERS)
 vit_giant_patch14_reg4_dinov2 = _sized(14, 1536, 40, 24, **_REGISTERS, **_GIANT)
 
+vit_base_patch32_siglip_256 = _base(32, image_size=256, act="gelu_tanh", **_SIGLIP)
 vit_base_patch16_siglip_224 = _base(16, **_SIGLIP)
 vit_base_patch16_siglip_256 = _base(16, image_size=256, **_SIGLIP)
 vit_base_patch16_siglip_384 = _base(16, image_size=384, **_SIGLIP)
 vit_base_patch16_siglip_512 = _base(16, image_size=512, **_SIGLIP)
 vit_large_patch16_siglip_256 = _large(16, image_size=256, **_SIGLIP)
 vit_large_patch16_siglip_384 = _large(16, image_size=384, **_SIGLIP)
+vit_large_patch16_siglip_512 = _large(16, image_size=512, act="gelu_tanh", **_SIGLIP)
 vit_so400m_patch14_siglip_224 = _so400m(14, **_SIGLIP)
+vit_so400m_patch14_siglip_378 = _so400m(14, image_size=378, **_SIGLIP)
 vit_so400m_patch14_siglip_384 = _so400m(14, image_size=384, **_SIGLIP)
 vit_so400m_patch16_siglip_256 = _so400m(16, image_size=256, act="gelu_tanh", **_SIGLIP)
+vit_so400m_patch16_siglip_384 = _so400m(16, image_size=384, act="gelu_tanh", **_SIGLIP)
+vit_so400m_patch16_siglip_512 = _so400m(16, image_size=512, act="gelu_tanh", **_SIGLIP)
 vit_base_patch16_siglip_gap_224 = _base(16, **_GAP)
 vit_base_patch16_siglip_gap_256 = _base(16, image_size=256, **_GAP)
 vit_base_patch16_siglip_gap_384 = _base(16, image_size=384, **_GAP)
 vit_base_patch16_siglip_gap_512 = _base(16, image_size=512, **_GAP)
+vit_medium_patch16_gap_240 = _medium(16, image_size=240, **_GAP, **_SW)
+vit_medium_patch16_gap_256 = _medium(16, image_size=256, **_GAP, **_SW)
+vit_medium_patch16_gap_384 = _medium(16, image_size=384, **_GAP, **_SW)
 vit_base_patch16_gap_224 = _sized(16, 768, 12, 16, **_GAP)
+vit_huge_patch14_gap_224 = _huge(14, **_GAP)
 
 deit_tiny_patch16_224 = _tiny(16)
 deit_small_patch16_224 = _small(16)

@@ -154,7 +154,8 @@ def test_it_learns_a_batch_and_gradients_reach_every_parameter(name):
     def step(params, model_state):
         def loss(params):
             outputs, changed = network.apply(params, model_state, images, train=True, key=KEY)
-            picked = jnp.take_along_axis(jax.nn.log_softmax(outputs.logits), labels[:, None], 1)
+            heads = jnp.stack([outputs.logits, *outputs.auxiliary])
+            picked = jnp.take_along_axis(jax.nn.log_softmax(heads), labels[None, :, None], 2)
             return -picked.mean(), changed
 
         (value, changed), gradients = jax.value_and_grad(loss, has_aux=True)(params)

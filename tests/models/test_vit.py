@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from imgclf import models
 from imgclf.errors import UserError
+from imgclf.optimizers import decayed
 
 KEY = jax.random.key(0)
 SMALL = {"width": 16, "depth": 4, "heads": 2, "image_size": 64, "patch": 16}
@@ -73,6 +76,14 @@ def test_the_loop_over_depth_is_the_same_network_with_the_same_file(name, images
     ]
     for stage in plain.stages:
         np.testing.assert_allclose(stages[0][stage], stages[1][stage], rtol=1e-4, atol=1e-5)
+
+
+def test_stacked_blocks_are_decayed_as_single_ones_are(images):
+    plain, scanned = (
+        models.create("deit3_small_patch16_224", 5, scan=scan, **SMALL).initialise(KEY, images)[0]
+        for scan in (False, True)
+    )
+    assert decayed(scanned)["blocks"] == decayed(plain)["blocks"]["0"]
 
 
 @pytest.mark.parametrize("scan", [False, True])
@@ -147,6 +158,60 @@ def test_initial_values_are_timms(images):
     assert np.std(params["pos_embed"]) == pytest.approx(0.02, rel=0.1)
     assert not np.any(params["blocks"]["0"]["attn"]["qkv"]["bias"])
     assert not np.any(params["head"]["kernel"])
+
+
+def test_gates_begin_as_one(images):
+    options = SMALL | {"width": 64, "image_size": 70, "patch": 14}
+    params, _ = models.create("vit_giant_patch14_reg4_dinov2", 5, **options).initialise(KEY, images)
+    layer = params["blocks"]["0"]["mlp"]["fc1"]
+    half = layer["bias"].size // 2
+    np.testing.assert_array_equal(layer["bias"], np.arange(2 * half) >= half)
+    assert np.std(layer["kernel"][:, :half]) == pytest.approx(0.02, rel=0.05)
+    assert np.abs(layer["kernel"][:, half:]).max() < 1e-4
+    assert params["reg_token"].shape == (1, 4, 64)
+    assert params["pos_embed"].shape == (1, 25, 64)
+
+
+@pytest.mark.parametrize("pool", ["token", "avg", "map"])
+def test_in_bfloat16_attention_is_weighed_in_float32(pool, images):
+    options = SMALL | {"pool": pool, "zero_init_head": False}
+    network = models.create("vit_tiny_patch16_224", 5, dtype="bfloat16", **options)
+    params, state = network.initialise(KEY, images)
+
+    def logits(images):
+        return network.apply(params, state, images, train=False)[0].logits
+
+    exponentials = re.findall(r"\w+:(\w+)\[[^]]*\] = exp ", str(jax.make_jaxpr(logits)(images)))
+    assert set(exponentials) == {"f32"}
+    assert len(exponentials) == SMALL["depth"] + (pool == "map")
+    assert logits(images).dtype == jnp.float32
+    assert np.isfinite(logits(images)).all()
+
+
+def test_dropout_is_before_the_classifier_and_in_training_only(images):
+    options = SMALL | {"zero_init_head": False}
+    network, dropping = (
+        models.create("vit_tiny_patch16_224", 5, drop_rate=rate, **options) for rate in (0, 0.5)
+    )
+    params, state = network.initialise(KEY, images)
+
+    def answer(network, train):
+        return network.apply(params, state, images, train=train, key=KEY)[0]
+
+    np.testing.assert_array_equal(answer(network, False).logits, answer(dropping, False).logits)
+    trained, plain = answer(dropping, True), answer(network, True)
+    np.testing.assert_array_equal(trained.features, plain.features)
+    assert np.abs(trained.logits - plain.logits).max() > 1e-3
+
+
+def test_images_smaller_than_a_patch_are_refused():
+    for name in ("vit_base_patch8_224", "vit_large_patch14_224", "vit_base_patch32_224"):
+        network = models.create(name, 5, width=8, heads=2, depth=1)
+        patch = network.module.patch
+        assert network.minimum_size == patch
+        network.initialise(KEY, jax.ShapeDtypeStruct((1, patch, patch, 3), jnp.float32))
+        with pytest.raises(UserError, match=f"at least {patch} x {patch} px"):
+            network.initialise(KEY, jax.ShapeDtypeStruct((1, patch, patch - 1, 3), jnp.float32))
 
 
 @pytest.mark.parametrize(

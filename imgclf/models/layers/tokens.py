@@ -109,7 +109,7 @@ class GatedMlp(nn.Module):
     """SwiGLU (arXiv:2002.05202): one half of `fc1`, by SiLU, times the other; then `fc2`."""
 
     hidden: int
-    """Outputs of `fc1`, both halves together."""
+    """Outputs of `fc1`, both halves together; of an odd number, one less."""
     kernel_init: Initializer = truncated_normal()
 
     @nn.compact
@@ -122,7 +122,7 @@ class GatedMlp(nn.Module):
             return jnp.concatenate([self.kernel_init(key, (shape[0], half), dtype), gate], 1)
 
         def bias(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-            return (jnp.arange(self.hidden) >= half).astype(dtype)
+            return (jnp.arange(2 * half) >= half).astype(dtype)
 
         y = Dense(2 * half, True, gate_begins_as_one, bias, name="fc1")(x)
         y = jax.nn.silu(y[..., :half]) * y[..., half:]
