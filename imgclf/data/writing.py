@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -106,11 +107,9 @@ def _in_processes(
     # Each shard counts in a place of its own: a lock might be held by a process that is killed.
     done, stop = context.RawArray("q", job.total), context.RawValue("b", 0)
     executor = ProcessPoolExecutor(workers, context, _begin, (job, drafts, done, stop))
-    # An interrupt is the parent's affair, also while the others are starting.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        waiting = {executor.submit(_write_one, number) for number in missing}
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _interrupted_later():  # what is half started would complain at length
+            waiting = {executor.submit(_write_one, number) for number in missing}
         told = 0
         while waiting:
             ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -125,9 +124,29 @@ def _in_processes(
             "and the same command goes on"
         ) from None
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         stop.value = 1
         executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """An interrupt that comes meanwhile is answered at the end; processes begun here do not see it.
+
+    Blocking the signal in this thread is not enough: another thread may take it for this one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _begin(job: Job, drafts: Path, done: Any, stop: Any) -> None:

@@ -63,6 +63,9 @@ def library_logs(file: Path) -> Iterator[None]:
     goes on complaining until it ends.
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    for stale in {each for logger in loggers for each in logger.handlers}:
+        if isinstance(stale, _LogFile):  # of a run in this program that ended with an exception
+            stale.close()
     before = [(each.handlers[:], each.propagate) for each in loggers]
     hook = sys.unraisablehook
     handler = _LogFile(file, delay=True)

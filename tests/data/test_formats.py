@@ -22,7 +22,7 @@ KINDS = {
 def saved(kind: str) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format=kind | KINDS[kind])
+    Image.fromarray(pixels).save(file, **{"format": kind} | KINDS[kind])
     return file.getvalue()
 
 
