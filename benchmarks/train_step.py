@@ -92,7 +92,11 @@ def case(model: str, batch_size: int, dtype: str = "float32", size: int = 0) -> 
 
 SMALL = (case("cnn", 128), case("cifar_resnet20", 128))
 PRESETS = {
-    "cpu": (*SMALL, case("resnet18", 16), case("resnet50", 8)),
+    "cpu": (
+        *SMALL,
+        case("resnet18", 16),
+        *(case(m, 8) for m in ("resnet50", "resnext50_32x4d", "mobilenetv2_100", "convnext_tiny")),
+    ),
     "accelerator": (
         *SMALL,
         *(case(m, b, "bfloat16") for m in ("resnet18", "resnet50") for b in (128, 256, 512)),

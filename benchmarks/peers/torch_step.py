@@ -2,8 +2,8 @@
 
     python benchmarks/peers/torch_step.py --model resnet18 --size 224 --batch-size 16
 
-Needs no other package than PyTorch (2.4 or later), so that it runs under an interpreter of its own.
-When it is ready it prints a line of JSON; then, for each line on standard input, it runs one round
+Runs under an interpreter of its own, which needs PyTorch (2.4 or later), and timm for the networks
+that are not written out here. When it is ready it prints a line of JSON; then, for each line on standard input, it runs one round
 and answers with a line of JSON. In between it is idle.
 
 The step is PyTorch at its best: channels last, fused SGD; on a GPU `torch.compile`, mixed precision
@@ -145,7 +145,11 @@ def build(name: str, size: int, channels: int, classes: int) -> nn.Module:
         return CifarResNet((int(name.removeprefix("cifar_resnet")) - 2) // 6, channels, classes)
     if name == "cnn":
         return CNN(size, channels, classes)
-    raise SystemExit(f"torch_step.py has no network {name!r}")
+    try:
+        import timm
+    except ImportError:
+        raise SystemExit(f"{sys.executable} has no timm, which has the network {name!r}") from None
+    return timm.create_model(name, in_chans=channels, num_classes=classes)
 
 
 class Trainer:

@@ -16,21 +16,23 @@ OPTIONS = {
     "--data PATH": "evaluate on what lies there instead of the recipe's own sources (a run)",
     "--kind KIND": f"what lies there: {', '.join(KINDS)}",
     "--checkpoint WHICH": "last, best or a step (a run)",
+    "--present-classes": "only classes that occur in the data can be said (as for ImageNet-A)",
     "--json": "print numbers as JSON",
 }
+VALUED, FLAGS = ("data", "kind", "checkpoint"), ("present_classes", "json")
 
 
 def run(words: Sequence[str]) -> int:
     if wants_help(words, HELP, OPTIONS):
         return 0
-    bare, options, rest = split(words, ("data", "kind", "checkpoint"), ("json",))
+    bare, options, rest = split(words, VALUED, FLAGS)
     if len(bare) != 1:
         raise UserError(
             f"`imgclf evaluate` takes one run or recipe; got {' '.join(bare) or 'none'}"
         )
     target = bare[0]
     if (Path(target) / "resolved.json").is_file():
-        no_more(rest, ("data", "kind", "checkpoint", "json"))
+        no_more(rest, (*VALUED, *FLAGS))
         return _show(_run(target, options), "json" in options, f"{target}/predictions")
     if Path(target).is_dir() or not (target.endswith(".py") or target in files.names()):
         raise UserError(_neither(target))
@@ -44,7 +46,8 @@ def run(words: Sequence[str]) -> int:
 
     if "kind" in options:
         rest = [*rest, "--kind", options["kind"]]
-    found = evaluate_weights(override(files.load(target), rest).recipe)
+    recipe = override(files.load(target), rest).recipe
+    found = evaluate_weights(recipe, present_classes="present_classes" in options)
     return _show(found, "json" in options, "")
 
 
@@ -64,7 +67,8 @@ def _run(target: str, options: dict[str, str]) -> list:
         name = f"data-{path.name}"
         if "json" not in options:
             print(said)
-    return evaluate(target, source, checkpoint=checkpoint, name=name)
+    present = "present_classes" in options
+    return evaluate(target, source, checkpoint=checkpoint, name=name, present_classes=present)
 
 
 def _show(found: list, as_json: bool, folder: str) -> int:

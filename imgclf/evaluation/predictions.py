@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,22 @@ class Predictions:
         shifted -= shifted.max(axis=1, keepdims=True)
         np.exp(shifted, out=shifted)
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def of_present_classes(self) -> "Predictions":
+        """The same among the classes alone that an example is labelled with.
+
+        As ImageNet-A and ImageNet-R are evaluated, whose images show 200 of the thousand.
+        """
+        soft = self.labels.ndim == 2
+        present = np.flatnonzero(self.labels.any(axis=0)) if soft else np.unique(self.labels)
+        return replace(
+            self,
+            logits=self.logits[:, present],
+            labels=self.labels[:, present]
+            if soft
+            else np.searchsorted(present, self.labels).astype(np.int32),
+            classes=tuple(self.classes[i] for i in present),
+        )
 
     def check(self) -> None:
         """Raises a `UserError` where the parts do not fit each other."""

@@ -100,22 +100,27 @@ def evaluate(
     *,
     checkpoint: str | int = "last",
     name: str = "",
+    present_classes: bool = False,
 ) -> list[Evaluated]:
     """Evaluates the run folder `run` on its recipe's evaluation sources, or on `data`.
 
+    With `present_classes` only the classes that occur among a source's labels can be said.
     Predictions, plots and numbers are written into the run's `predictions/`.
     """
     opened, recipe, classifier = load_classifier(run, str(checkpoint), sources=data is None)
     check_writable(opened)
     sources = {name or "data": data} if data is not None else dict(recipe.data.evaluate)
-    found = [_evaluate(classifier, name, source) for name, source in sources.items()]
+    found = [_evaluate(classifier, *each, present_classes) for each in sources.items()]
     for each in found:
         finish.write_evaluation(opened, each)
     return found
 
 
-def evaluate_weights(recipe: Recipe) -> list[Evaluated]:
-    """Evaluates a recipe's network with its `model.weights`, without any training."""
+def evaluate_weights(recipe: Recipe, *, present_classes: bool = False) -> list[Evaluated]:
+    """Evaluates a recipe's network with its `model.weights`, without any training.
+
+    With `present_classes` only the classes that occur among a source's labels can be said.
+    """
     if not recipe.model.weights:
         raise UserError("Evaluating a recipe needs --model.weights FILE; for a run give its folder")
     use_compilation_cache()
@@ -133,7 +138,7 @@ def evaluate_weights(recipe: Recipe) -> list[Evaluated]:
     classifier = Classifier(
         network, recipe.task, classes, image_shape, params, model_state, recipe.data
     )
-    return [_evaluate(classifier, name, source) for name, source in sources.items()]
+    return [_evaluate(classifier, *each, present_classes) for each in sources.items()]
 
 
 def predict(
@@ -155,7 +160,9 @@ def predict(
     return predictions, problems
 
 
-def _evaluate(classifier: Classifier, name: str, source: Source) -> Evaluated:
+def _evaluate(
+    classifier: Classifier, name: str, source: Source, present_classes: bool
+) -> Evaluated:
     source = located(source, classifier.data.root)
     classes = tuple(source.classes)
     check_classes(name, classes, classifier.classes)
@@ -164,6 +171,8 @@ def _evaluate(classifier: Classifier, name: str, source: Source) -> Evaluated:
     predictions, unread = classifier.predictions(source, classes, problems)
     if not len(predictions.ids):
         raise UserError(f"None of the {unread} images of {name!r} could be read")
+    if present_classes:
+        name, predictions = f"{name}-present", predictions.of_present_classes()
     return Evaluated(name, predictions, measure(predictions), unread)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imgclf.errors import UserError
-from imgclf.evaluation import Predictions
+from imgclf.evaluation import Predictions, evaluate
 
 
 def predictions(n=5, soft=False, seed=0):
@@ -91,3 +91,16 @@ def test_probabilities_sum_to_one_even_of_huge_logits():
     found = Predictions(logits, np.zeros(2, np.int32), ["a", "b"], ("x", "y", "z")).probabilities()
     np.testing.assert_allclose(found, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]], rtol=1e-6)
     assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_among_the_present_classes_no_other_is_said(soft):
+    labels = np.array([3, 1, 3], np.int32)
+    logits = np.array([[9, 1, 2, 3], [9, 2, 1, 0], [9, 4, 8, 3]], np.float32)
+    whole = Predictions(
+        logits, np.eye(4, dtype=np.float32)[labels] if soft else labels, "abc", tuple("wxyz")
+    )
+    found = whole.of_present_classes()
+    assert found.classes == ("x", "z")
+    np.testing.assert_array_equal(found.logits, logits[:, [1, 3]])
+    assert (evaluate(whole).right, evaluate(found).right) == (0, 2)
