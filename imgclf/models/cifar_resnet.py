@@ -1,6 +1,6 @@
 """The ResNets for 32 px images of He et al. 2015 (arXiv:1512.03385), section 4.2.
 
-Names are torchvision's. Shortcuts have no parameters ("option A").
+Names and initial values are torchvision's. Shortcuts have no parameters ("option A").
 """
 
 from functools import partial

@@ -170,7 +170,7 @@ class Auxiliary(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        conv = partial(ConvNormAct, norm=self.norm, kernel_init=truncated_normal(0.01))
+        conv = partial(ConvNormAct, norm=self.norm, kernel_init=_WEIGHTS)
         x = conv(self.width(128), 1, name="conv0")(average_pool(x, 5, 3), train)
         x = conv(self.width(768), 5, padding=0, name="conv1")(x, train)
         kernel_init = truncated_normal(0.001)

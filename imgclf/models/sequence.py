@@ -1,4 +1,7 @@
-"""Networks that read an image as a sequence: of its rows, its patches, or the rows of a map."""
+"""Networks that read an image as a sequence: of its rows, its patches, or the rows of a map.
+
+Linear and recurrent layers begin as PyTorch's, convolutions as torchvision's ResNets'.
+"""
 
 from functools import partial
 from typing import ClassVar, Literal
@@ -15,6 +18,7 @@ from imgclf.models.layers import (
     Dense,
     Norm,
     Recurrent,
+    linear_uniform,
     max_pool,
     stored_shape,
 )
@@ -42,7 +46,7 @@ class Embed(nn.Module):
             conv = partial(Conv, kernel=self.patch, stride=self.patch, padding="SAME")
         else:
             raise UserError(f"The `tokens` must be rows or patches; got {self.tokens!r}")
-        y = conv(self.features, use_bias=True, name="proj")(x)
+        y = conv(self.features, use_bias=True, kernel_init=linear_uniform, name="proj")(x)
         return y.reshape(len(y), -1, self.features)
 
 

@@ -114,7 +114,9 @@ class VisionTransformer(nn.Module):
     layer_scale: float = 0.0
     """With what the trained factors on the residual branches begin; 0: there are none."""
     zero_init_head: bool = True
-    """Whether all logits begin as zero."""
+    """Whether all logits begin as zero, as the paper's authors have it (big_vision's
+    `head_zeroinit`). Else the classifier begins as DeiT's and as timm's, which all other layers
+    follow."""
     drop_rate: float = 0.0
     """Share of the features that dropout takes away before the classifier."""
     stochastic_depth: float = 0.0
@@ -290,7 +292,8 @@ _base = partial(_sized, width=768, depth=12, heads=12)
 _large = partial(_sized, width=1024, depth=24, heads=16)
 _huge = partial(_sized, width=1280, depth=32, heads=16)
 _so400m = partial(_sized, width=1152, depth=27, heads=16, mlp_ratio=3.7362)
-_DEIT3: dict[str, Any] = {"prefix_positions": False, "layer_scale": 1e-6}
+_DEIT: dict[str, Any] = {"zero_init_head": False}
+_DEIT3: dict[str, Any] = {**_DEIT, "prefix_positions": False, "layer_scale": 1e-6}
 _DINO: dict[str, Any] = {"layer_scale": 1e-5, "image_size": 518}
 _REGISTERS: dict[str, Any] = {**_DINO, "registers": 4, "prefix_positions": False}
 _SIGLIP: dict[str, Any] = {"class_token": False, "pool": "map"}
@@ -350,14 +353,14 @@ vit_medium_patch16_gap_384 = _medium(16, image_size=384, **_GAP, **_SW)
 vit_base_patch16_gap_224 = _sized(16, 768, 12, 16, **_GAP)
 vit_huge_patch14_gap_224 = _huge(14, **_GAP)
 
-deit_tiny_patch16_224 = _tiny(16)
-deit_small_patch16_224 = _small(16)
-deit_base_patch16_224 = _base(16)
-deit_base_patch16_384 = _base(16, image_size=384)
-deit_tiny_distilled_patch16_224 = _tiny(16, distilled=True)
-deit_small_distilled_patch16_224 = _small(16, distilled=True)
-deit_base_distilled_patch16_224 = _base(16, distilled=True)
-deit_base_distilled_patch16_384 = _base(16, image_size=384, distilled=True)
+deit_tiny_patch16_224 = _tiny(16, **_DEIT)
+deit_small_patch16_224 = _small(16, **_DEIT)
+deit_base_patch16_224 = _base(16, **_DEIT)
+deit_base_patch16_384 = _base(16, image_size=384, **_DEIT)
+deit_tiny_distilled_patch16_224 = _tiny(16, distilled=True, **_DEIT)
+deit_small_distilled_patch16_224 = _small(16, distilled=True, **_DEIT)
+deit_base_distilled_patch16_224 = _base(16, distilled=True, **_DEIT)
+deit_base_distilled_patch16_384 = _base(16, image_size=384, distilled=True, **_DEIT)
 deit3_small_patch16_224 = _small(16, **_DEIT3)
 deit3_small_patch16_384 = _small(16, image_size=384, **_DEIT3)
 deit3_medium_patch16_224 = _medium(16, **_DEIT3)

@@ -21,19 +21,14 @@ def test_weights_by_formula_give_timms_answers(same_as_reference, name):
     same_as_reference(name, last="stages.3")
 
 
-def test_weights_begin_as_the_reference_says():
+def test_only_the_first_version_has_layer_scale_and_linear_layers():
     images = jnp.zeros((1, 32, 32, 3))
-    first, _ = models.create("convnext_tiny", 10, **SMALL).initialise(KEY, images)
-    second, _ = models.create("convnextv2_atto", 10, **SMALL).initialise(KEY, images)
-    blocks = [params["stages"]["1"]["blocks"]["0"] for params in (first, second)]
-    np.testing.assert_array_equal(blocks[0]["gamma"], np.float32(1e-6))
-    assert "gamma" not in blocks[1]
-    np.testing.assert_array_equal(blocks[1]["mlp"]["grn"]["scale"], 0)
+    networks = [models.create(name, 10, **SMALL) for name in ("convnext_tiny", "convnextv2_atto")]
+    params = [jax.eval_shape(each.initialise, KEY, images)[0] for each in networks]
+    blocks = [each["stages"]["1"]["blocks"]["0"] for each in params]
+    assert ["gamma" in block for block in blocks] == [True, False]
     assert blocks[0]["mlp"]["fc1"]["kernel"].shape == (16, 64)
     assert blocks[1]["mlp"]["fc1"]["kernel"].shape == (1, 1, 16, 64)
-    for block in blocks:
-        assert np.std(block["mlp"]["fc1"]["kernel"]) == pytest.approx(0.02, rel=0.1)
-        np.testing.assert_array_equal(block["conv_dw"]["bias"], 0)
 
 
 def test_the_classifier_at_the_only_place_is_the_classifier_of_the_mean():

@@ -51,20 +51,6 @@ def test_only_the_training_form_of_a_repvgg_can_be_fused():
         fuse(models.create("repvgg_a0", 10, fused=True), {}, {})
 
 
-def test_it_begins_as_timms():
-    params, _ = initial(models.create("repvgg_b1g4", 100, **(NARROW | {"widths": (64, 256)})))
-    block = params["stages"]["1"]["1"]
-    for norm in (block["identity"], block["conv_kxk"]["bn"], block["conv_1x1"]["bn"]):
-        assert np.mean(norm["scale"]) == pytest.approx(0.1, abs=0.03)
-        assert np.mean(norm["bias"]) == pytest.approx(0.0, abs=0.03)
-        assert np.std(norm["scale"]) == pytest.approx(0.1, rel=0.2)
-        assert np.std(norm["bias"]) == pytest.approx(0.1, rel=0.2)
-    grouped = block["conv_kxk"]["conv"]["kernel"]
-    assert grouped.shape == (3, 3, 64, 256)
-    assert np.std(grouped) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
-    assert np.std(params["head"]["fc"]["kernel"]) == pytest.approx(0.01, rel=0.05)
-
-
 def test_the_identity_is_never_dropped():
     network = models.create("repvgg_a0", 10, stochastic_depth=0.999999, **NARROW)
     params, model_state = initial(network)

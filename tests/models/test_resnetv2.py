@@ -25,7 +25,6 @@ def test_the_forms_act_in_training_only_and_classify_every_place(name):
     network = models.create(name, 10, **options, stochastic_depth=0.5, drop_rate=0.5)
     images = jax.random.normal(jax.random.key(1), (4, 64, 64, 3))
     params, model_state = network.initialise(KEY, images)
-    assert np.std(params["head"]["fc"]["kernel"]) == pytest.approx(0.01, rel=0.1)
 
     def logits(key, train):
         return network.apply(params, model_state, images, train=train, key=key)[0].logits

@@ -149,25 +149,10 @@ def test_weights_without_a_classifier_are_taken_and_said_to_be_such(tmp_path, im
     assert params["head"]["kernel"].shape == (16, 3)
 
 
-def test_initial_values_are_timms(images):
-    params, _ = models.create("vit_tiny_patch16_224", 5, **SMALL | {"width": 64}).initialise(
-        KEY, images
-    )
-    kernel = params["blocks"]["0"]["mlp"]["fc1"]["kernel"]
-    assert np.std(kernel) == pytest.approx(0.02, rel=0.02)
-    assert np.std(params["pos_embed"]) == pytest.approx(0.02, rel=0.1)
-    assert not np.any(params["blocks"]["0"]["attn"]["qkv"]["bias"])
-    assert not np.any(params["head"]["kernel"])
-
-
-def test_gates_begin_as_one(images):
+def test_registers_have_no_positions(images):
     options = SMALL | {"width": 64, "image_size": 70, "patch": 14}
-    params, _ = models.create("vit_giant_patch14_reg4_dinov2", 5, **options).initialise(KEY, images)
-    layer = params["blocks"]["0"]["mlp"]["fc1"]
-    half = layer["bias"].size // 2
-    np.testing.assert_array_equal(layer["bias"], np.arange(2 * half) >= half)
-    assert np.std(layer["kernel"][:, :half]) == pytest.approx(0.02, rel=0.05)
-    assert np.abs(layer["kernel"][:, half:]).max() < 1e-4
+    network = models.create("vit_giant_patch14_reg4_dinov2", 5, **options)
+    params, _ = jax.eval_shape(network.initialise, KEY, images)
     assert params["reg_token"].shape == (1, 4, 64)
     assert params["pos_embed"].shape == (1, 25, 64)
 

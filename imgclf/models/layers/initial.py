@@ -18,11 +18,13 @@ linear_uniform: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", 
 def truncated_normal(deviation: float = 0.02) -> Initializer:
     """A normal distribution of this standard deviation, cut off at 2 on either side.
 
-    As in timm: the cut is so far out (2, not two deviations) that it changes nothing.
+    As in timm: the cut is so far out (2, not two deviations) that it changes nothing. It is never
+    farther out than 5 deviations: there float32 has no probability left below 1, and one in 2**23
+    values would lie at the cut itself.
     """
 
     def make(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-        limit = 2.0 / deviation
+        limit = min(2.0 / deviation, 5.0)
         return deviation * jax.random.truncated_normal(key, -limit, limit, tuple(shape), dtype)
 
     return make
