@@ -3,8 +3,8 @@
     python benchmarks/peers/torch_step.py --model resnet18 --size 224 --batch-size 16
 
 Runs under an interpreter of its own, which needs PyTorch (2.4 or later), and timm for the networks
-that are not written out here. When it is ready it prints a line of JSON; then, for each line on standard input, it runs one round
-and answers with a line of JSON. In between it is idle.
+that are not written out here. When it is ready it prints a line of JSON; then, for each line on
+standard input, it runs one round and answers with a line of JSON. In between it is idle.
 
 The step is PyTorch at its best: channels last, fused SGD; on a GPU `torch.compile`, mixed precision
 and cuDNN's choice by trial; on CPU compiled or eager, whichever is the faster (`--compile auto`).
