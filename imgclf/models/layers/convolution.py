@@ -1,11 +1,16 @@
 """The one convolution of all families."""
 
+from contextlib import AbstractContextManager
+from functools import partial
+from types import ModuleType
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from imgclf.models.layers import fast_convolution, fast_depthwise
+from imgclf.models.layers.fast_convolution import Window, merged, plain
 from imgclf.models.layers.initial import Initializer, bias_uniform, he_fan_out
 
 Padding = int | tuple[int, int] | Literal["SAME"]
@@ -21,16 +26,92 @@ def convolve(
     groups: int = 1,
     dilation: int = 1,
 ) -> jax.Array:
-    """Convolution of images with a kernel (height, width, inputs / groups, outputs)."""
-    return jax.lax.conv_general_dilated(
-        x_bhwc,
-        kernel,
-        window_strides=(stride, stride),
-        padding=padding,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
+    """Convolution of images with a kernel (height, width, inputs / groups, outputs).
+
+    On CPU it and its gradients are computed in ways that are fast there, on other devices by XLA's
+    own operation: the same but for rounding. Forward-mode derivatives (`jax.jvp`, `jax.linearize`)
+    need `plain_convolutions`.
+    """
+    if isinstance(padding, str):
+        extents = [dilation * (taps - 1) + 1 for taps in kernel.shape[:2]]
+        rows, columns = jax.lax.padtype_to_pads(
+            x_bhwc.shape[1:3], extents, (stride, stride), padding
+        )
+        padding = rows, columns
+    window = Window(stride, padding, groups, dilation)
+    if _plain.value or dilation > 1:
+        return plain(window, x_bhwc, kernel)
+    return _convolve(window, x_bhwc, kernel)
+
+
+def plain_convolutions() -> AbstractContextManager[None]:
+    """While entered, convolutions are traced as XLA's own operation, on CPU too.
+
+    What was compiled otherwise is compiled anew. Forward-mode derivatives need it:
+
+    >>> import jax
+    >>> images, kernel = jax.numpy.ones((1, 4, 4, 2)), jax.numpy.ones((3, 3, 2, 5))
+    >>> with plain_convolutions():
+    ...     y, along = jax.jvp(lambda x: convolve(x, kernel), (images,), (images,))
+    >>> y.shape
+    (1, 2, 2, 5)
+    """
+    return _plain(True)
+
+
+_plain = jax.make_user_context(False)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _convolve(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    fast = _fast(window, kernel)
+    if fast is fast_convolution and merged(window, kernel) == window:
+        return plain(window, x, kernel)
+    # The plain one comes last: `imgclf.models.summary` counts it.
+    return jax.lax.platform_dependent(
+        x, kernel, cpu=partial(fast.forward, window), default=partial(plain, window)
     )
+
+
+def _kept(
+    window: Window, x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve(window, x, kernel), (x, kernel)
+
+
+def _gradients(
+    window: Window, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    fast = _fast(window, kernel)
+
+    def of_plain_by_input(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda x: plain(window, x, kernel), x)(gradient)[0]
+
+    def of_plain_by_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda kernel: plain(window, x, kernel), kernel)(gradient)[0]
+
+    # Chosen one by one, so that XLA can leave out the one that is not asked for.
+    by_input = jax.lax.platform_dependent(
+        kernel,
+        gradient,
+        cpu=partial(fast.input_gradient, window, x.shape),
+        default=of_plain_by_input,
+    )
+    by_kernel = jax.lax.platform_dependent(
+        x,
+        gradient,
+        cpu=lambda x, gradient: fast.weight_gradient(window, x, kernel, gradient),
+        default=of_plain_by_kernel,
+    )
+    return by_input, by_kernel
+
+
+_convolve.defvjp(_kept, _gradients)
+
+
+def _fast(window: Window, kernel: jax.Array) -> ModuleType:
+    return fast_depthwise if fast_depthwise.suits(window, kernel) else fast_convolution
 
 
 def sides(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]] | Literal["SAME"]:
