@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imgclf.models.layers import fast_convolution, fast_depthwise
-from imgclf.models.layers.fast_convolution import Window, merged, plain
+from imgclf.models.layers.fast_convolution import Window, plain
 from imgclf.models.layers.initial import Initializer, bias_uniform, he_fan_out
 
 Padding = int | tuple[int, int] | Literal["SAME"]
@@ -64,13 +64,11 @@ _plain = jax.make_user_context(False)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _convolve(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    fast = _fast(window, kernel)
-    if fast is fast_convolution and merged(window, kernel) == window:
+    if window.groups == 1:
         return plain(window, x, kernel)
     # The plain one comes last: `imgclf.models.summary` counts it.
-    return jax.lax.platform_dependent(
-        x, kernel, cpu=partial(fast.forward, window), default=partial(plain, window)
-    )
+    fast = partial(_fast(window, kernel).forward, window)
+    return jax.lax.platform_dependent(x, kernel, cpu=fast, default=partial(plain, window))
 
 
 def _kept(

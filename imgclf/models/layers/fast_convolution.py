@@ -7,6 +7,7 @@ they are written in that form here. A stride in the input's gradient would be mu
 zeros, and many small groups are slow, too. `benchmarks/convolution.py` measures all that.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,9 +25,9 @@ class Window:
     """How a kernel moves over an image."""
 
     stride: int
-    padding: Sides
+    padding: Sides = ((0, 0), (0, 0))
     """px before and after, of rows and of columns."""
-    groups: int
+    groups: int = 1
     dilation: int = 1
 
 
@@ -44,103 +45,125 @@ def plain(window: Window, x_bhwc: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def forward(window: Window, x_bhwc: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution, with small groups merged."""
-    return plain(merged(window, kernel), x_bhwc, with_zeros(window, kernel))
+    """The convolution, with groups merged and one after another."""
+    alone = replace(window, groups=1)
+    groups, wide = _merged(window, kernel)
+    return _each(groups, lambda x, kernel: plain(alone, x, kernel), x_bhwc, wide)
 
 
 def input_gradient(
     window: Window, shape: tuple[int, ...], kernel: jax.Array, gradient_bhwc: jax.Array
 ) -> jax.Array:
     """The gradient by images of that shape, from the one by the output."""
-    wide, kernel = merged(window, kernel), with_zeros(window, kernel)
-    stride, groups = wide.stride, wide.groups
-    if kernel.shape[:2] == (1, 1):
-        y = plain(Window(1, ((0, 0), (0, 0)), groups), gradient_bhwc, _turned(kernel, groups, 1))
-        around = [
-            (-before, size + before - (n - 1) * stride - 1, stride - 1)
-            for size, n, _, (before, _) in _axes(wide, shape, kernel, gradient_bhwc)
-        ]
-        return jax.lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *around, (0, 0, 0)))
-    # One pixel of the gradient is about stride x stride pixels of the image, which come out as so
-    # many channels of a convolution without a stride.
-    turned = _turned(kernel, groups, stride)
-    padding, seen, cut = [], [], []
-    for size, n, taps, (before, _) in _axes(wide, shape, turned, gradient_bhwc):
-        first, last = before // stride, (before + size - 1) // stride
-        # XLA is wrong on CPU where it is told to leave out the first places and add some behind.
-        seen.append(slice(max(0, first - taps + 1), None))
-        padding.append((max(0, taps - 1 - first), last - n + 1))
-        cut.append(slice(before - first * stride, before - first * stride + size))
-    window = Window(1, (padding[0], padding[1]), groups)
-    blocks = plain(window, gradient_bhwc[:, seen[0], seen[1]], turned)
-    b, h, w, _ = blocks.shape
-    y = blocks.reshape(b, h, w, groups, stride, stride, -1).transpose(0, 1, 4, 2, 5, 3, 6)
-    return y.reshape(b, h * stride, w * stride, shape[3])[:, cut[0], cut[1]]
+    groups, wide = _merged(window, kernel)
+    return _each(groups, partial(_input_gradient, window, shape), wide, gradient_bhwc)
 
 
 def weight_gradient(
     window: Window, x_bhwc: jax.Array, kernel: jax.Array, gradient_bhwc: jax.Array
 ) -> jax.Array:
     """The gradient by the kernel, from the one by the output."""
-    wide = merged(window, kernel)
-    shape = jax.eval_shape(partial(with_zeros, window), kernel).shape
-    if shape[:2] == (1, 1) and wide.groups == 1 and wide.padding == ((0, 0), (0, 0)):
-        x_bhwc = x_bhwc[:, :: wide.stride, :: wide.stride]
-        places = (0, 1, 2)
-        product = jax.lax.dot_general(x_bhwc, gradient_bhwc, ((places, places), ((), ())))
-        return _without_zeros(window, kernel, product.reshape(shape))
-    # Images and channels change places: the output's gradient is the kernel, and the stride its
-    # dilation.
-    b, h, w, _ = x_bhwc.shape
-    images = x_bhwc.reshape(b, h, w, wide.groups, -1).transpose(4, 1, 2, 3, 0)
-    images = images.reshape(-1, h, w, wide.groups * b)
-    padding = [
-        (before, taps + (n - 1) * wide.stride - size - before)
-        for size, n, taps, (before, _) in _axes(wide, x_bhwc.shape, kernel, gradient_bhwc)
-    ]
-    swapped = Window(1, (padding[0], padding[1]), wide.groups, wide.stride)
-    product = plain(swapped, images, gradient_bhwc.transpose(1, 2, 0, 3))
-    return _without_zeros(window, kernel, product.transpose(1, 2, 0, 3))
+    groups, _ = _merged(window, kernel)
+    by_wide = partial(_weight_gradient, window, (kernel.shape[0], kernel.shape[1]))
+    wide = _each(groups, by_wide, x_bhwc, gradient_bhwc)
+    (by_kernel,) = jax.linear_transpose(lambda kernel: _merged(window, kernel)[1], kernel)(wide)
+    return by_kernel
 
 
-def merged(window: Window, kernel: jax.Array) -> Window:
-    """The window of a convolution with fewer groups that does the same with more zeros."""
-    return replace(window, groups=window.groups // _together(window, kernel))
-
-
-def with_zeros(window: Window, kernel: jax.Array) -> jax.Array:
-    """The kernel of that convolution: what lies between two groups that were merged is 0."""
-    n = _together(window, kernel)
-    if n == 1:
-        return kernel
+def _merged(window: Window, kernel: jax.Array) -> tuple[int, jax.Array]:
+    """How many groups remain, and their kernel: 0 between two groups that were merged."""
     height, width, inputs, outputs = kernel.shape
+    most = max(1, min(window.groups, MERGED // inputs))
+    n = next(n for n in range(most, 0, -1) if window.groups % n == 0)
+    if n == 1:
+        return window.groups, kernel
     blocks = kernel.reshape(height, width, 1, inputs, window.groups // n, n, -1)
     own = jnp.eye(n, dtype=bool).reshape(n, 1, 1, n, 1)
-    return jnp.where(own, blocks, 0).reshape(height, width, n * inputs, outputs)
+    wide = jnp.where(own, blocks, 0).reshape(height, width, n * inputs, outputs)
+    return window.groups // n, wide
 
 
-def _without_zeros(window: Window, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
-    (own,) = jax.linear_transpose(partial(with_zeros, window), kernel)(gradient)
-    return own
+def _each(groups: int, function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """`function` of each group by itself, whose channels are a share of the last axis.
+
+    XLA, told of the groups, would have devices that share the images exchange them.
+    """
+    if groups == 1:
+        return function(*arrays)
+
+    def share(x: jax.Array, i: int | jax.Array) -> jax.Array:
+        channels = x.shape[-1] // groups
+        return jax.lax.dynamic_slice_in_dim(x, i * channels, channels, -1)
+
+    def one(i: int | jax.Array, found: jax.Array) -> jax.Array:
+        own = function(*(share(x, i) for x in arrays))
+        return jax.lax.dynamic_update_slice_in_dim(found, own, i * own.shape[-1], -1)
+
+    own = jax.eval_shape(lambda: function(*(share(x, 0) for x in arrays)))
+    whole = jnp.zeros((*own.shape[:-1], groups * own.shape[-1]), own.dtype)
+    return jax.lax.fori_loop(0, groups, one, whole)
 
 
-def _together(window: Window, kernel: jax.Array) -> int:
-    most = max(1, min(window.groups, MERGED // kernel.shape[2]))
-    return next(n for n in range(most, 0, -1) if window.groups % n == 0)
+def _input_gradient(
+    window: Window, shape: tuple[int, ...], kernel: jax.Array, gradient: jax.Array
+) -> jax.Array:
+    stride = window.stride
+    if kernel.shape[:2] == (1, 1):
+        y = plain(Window(1), gradient, _turned(kernel, 1))
+        around = [
+            (-before, size + before - (n - 1) * stride - 1, stride - 1)
+            for size, n, _, (before, _) in _axes(window, shape, kernel.shape, gradient)
+        ]
+        return jax.lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *around, (0, 0, 0)))
+    # One pixel of the gradient is about stride x stride pixels of the image, which come out as so
+    # many channels of a convolution without a stride.
+    turned = _turned(kernel, stride)
+    padding, seen, cut = [], [], []
+    for size, n, taps, (before, _) in _axes(window, shape, turned.shape, gradient):
+        first, last = before // stride, (before + size - 1) // stride
+        # XLA is wrong on CPU where it is told to leave out the first places and add some behind.
+        seen.append(slice(max(0, first - taps + 1), None))
+        padding.append((max(0, taps - 1 - first), last - n + 1))
+        cut.append(slice(before - first * stride, before - first * stride + size))
+    full = Window(1, (padding[0], padding[1]))
+    blocks = plain(full, gradient[:, seen[0], seen[1]], turned)
+    b, h, w, _ = blocks.shape
+    y = blocks.reshape(b, h, w, stride, stride, -1).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(b, h * stride, w * stride, -1)[:, cut[0], cut[1]]
 
 
-def _turned(kernel: jax.Array, groups: int, stride: int) -> jax.Array:
-    """The kernel (taps, taps, outputs / groups, groups x stride x stride x inputs)."""
+def _weight_gradient(
+    window: Window, taps: tuple[int, int], x: jax.Array, gradient: jax.Array
+) -> jax.Array:
+    stride = window.stride
+    if taps == (1, 1) and window.padding == ((0, 0), (0, 0)):
+        places = (0, 1, 2)
+        x = x[:, ::stride, ::stride]
+        return jax.lax.dot_general(x, gradient, ((places, places), ((), ())))[None, None]
+    # Images and channels change places: the output's gradient is the kernel, and the stride its
+    # dilation.
+    padding = [
+        (before, k + (n - 1) * stride - size - before)
+        for size, n, k, (before, _) in _axes(window, x.shape, taps, gradient)
+    ]
+    swapped = Window(1, (padding[0], padding[1]), dilation=stride)
+    product = plain(swapped, x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3))
+    return product.transpose(1, 2, 0, 3)
+
+
+def _turned(kernel: jax.Array, stride: int) -> jax.Array:
+    """The kernel (taps, taps, outputs, stride x stride x inputs) of the way back."""
     height, width, inputs, outputs = kernel.shape
     extra = [(0, -height % stride), (0, -width % stride), (0, 0), (0, 0)]
     rows, columns = -(-height // stride), -(-width // stride)
-    parts = jnp.pad(kernel, extra)
-    parts = parts.reshape(rows, stride, columns, stride, inputs, groups, outputs // groups)
-    parts = jnp.flip(parts, (0, 2)).transpose(0, 2, 6, 5, 1, 3, 4)
-    return parts.reshape(rows, columns, outputs // groups, -1)
+    parts = jnp.pad(kernel, extra).reshape(rows, stride, columns, stride, inputs, outputs)
+    parts = jnp.flip(parts, (0, 2)).transpose(0, 2, 5, 1, 3, 4)
+    return parts.reshape(rows, columns, outputs, -1)
 
 
-def _axes(window: Window, shape: tuple[int, ...], kernel: jax.Array, gradient: jax.Array) -> zip:
+def _axes(
+    window: Window, shape: tuple[int, ...], taps: tuple[int, ...], gradient: jax.Array
+) -> zip:
     """Of rows and of columns: the image's size, the output's, the kernel's, and the padding."""
-    sizes = (shape[1:3], gradient.shape[1:3], kernel.shape[:2], window.padding)
+    sizes = (shape[1:3], gradient.shape[1:3], taps[:2], window.padding)
     return zip(*sizes, strict=True)
