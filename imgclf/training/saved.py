@@ -23,7 +23,7 @@ from imgclf.recipe.resolution import build, check_classes, rebuild
 from imgclf.recipe.value import Data, Mesh, Recipe
 from imgclf.tasks import Batch, ModelState, Params, Task
 from imgclf.training import finish
-from imgclf.training.backend import use_compilation_cache
+from imgclf.training.backend import compiler_options, use_compilation_cache
 from imgclf.training.checkpoints import (
     Checkpoints,
     Saved,
@@ -64,7 +64,7 @@ class Classifier:
             batch_sharding(mesh),
             problems.extend,
         )
-        predictor = Predictor(self.task, self.network, mesh)
+        predictor = Predictor(self.task, self.network, mesh, compiler_options(False))
         return predictor(self.params, self.model_state, feed, classes)
 
 
