@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from peers.client import Peer, started
 
-from imgclf.models.layers import plain_convolutions
+from imgclf.models.layers import plain_operations
 from imgclf.models.layers.convolution import convolve
 from imgclf.training.backend import compiler_options
 
@@ -152,7 +152,7 @@ def operations(case: Case, batch_size: int, dtype: str, loop: bool) -> dict[str,
 def measure(case: Case, words: argparse.Namespace, peer: Peer | None) -> dict[str, Any]:
     """ms of each operation of each implementation, whose rounds alternate."""
     made = {"ours": operations(case, words.batch_size, words.dtype, words.loop)}
-    with plain_convolutions():
+    with plain_operations():
         made["xla"] = operations(case, words.batch_size, words.dtype, words.loop)
     everything = [each for implementation in made.values() for each in implementation.values()]
     for each in everything:

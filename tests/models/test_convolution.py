@@ -16,7 +16,7 @@ import pytest
 from flax import linen as nn
 
 from imgclf import models
-from imgclf.models.layers import Conv, plain_convolutions
+from imgclf.models.layers import Conv, plain_operations
 from imgclf.models.layers.convolution import convolve
 
 CASES = {
@@ -136,7 +136,7 @@ def test_forward_mode_needs_the_switch_which_counts_in_compiled_functions_too():
     along = jax.jit(lambda x, kernel: jax.jvp(lambda x: function(x, kernel), (x,), (x,)))
     with pytest.raises(TypeError, match="forward-mode"):
         along(x, kernel)
-    with plain_convolutions():
+    with plain_operations():
         y, moved = along(x, kernel)
         assert "custom_vjp" not in str(jax.make_jaxpr(function)(x, kernel))
     np.testing.assert_allclose(y, reference(x, kernel), atol=1e-5)

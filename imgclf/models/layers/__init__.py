@@ -11,7 +11,7 @@ from imgclf.models.layers.attention import CBAM, EfficientChannelAttention, Sque
 from imgclf.models.layers.attention_pool import AttentionPool
 from imgclf.models.layers.blur import blur_pool
 from imgclf.models.layers.convnormact import ConvNormAct
-from imgclf.models.layers.convolution import Conv, Padding, plain_convolutions
+from imgclf.models.layers.convolution import Conv, Padding
 from imgclf.models.layers.generalised import GeneralisedMean, StochasticPool
 from imgclf.models.layers.head import PooledHead
 from imgclf.models.layers.initial import Initializer, he_fan_out, linear_uniform, truncated_normal
@@ -23,6 +23,7 @@ from imgclf.models.layers.norms import (
     LayerNorm,
     Norm,
 )
+from imgclf.models.layers.plain import plain_operations
 from imgclf.models.layers.pooling import (
     average_pool,
     global_average,
@@ -93,7 +94,7 @@ __all__ = [
     "linear_rates",
     "linear_uniform",
     "max_pool",
-    "plain_convolutions",
+    "plain_operations",
     "pooled",
     "resized_positions",
     "scaled_activation",

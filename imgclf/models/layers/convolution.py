@@ -1,6 +1,5 @@
 """The one convolution of all families."""
 
-from contextlib import AbstractContextManager
 from functools import partial
 from types import ModuleType
 from typing import Literal
@@ -12,6 +11,7 @@ from flax import linen as nn
 from imgclf.models.layers import fast_convolution, fast_depthwise
 from imgclf.models.layers.fast_convolution import Window, plain
 from imgclf.models.layers.initial import Initializer, bias_uniform, he_fan_out
+from imgclf.models.layers.plain import are_plain
 
 Padding = int | tuple[int, int] | Literal["SAME"]
 """px of zeros on every side, or above and below, left and right; "SAME" is TensorFlow's rule: as
@@ -30,7 +30,7 @@ def convolve(
 
     On CPU it and its gradients are computed in ways that are fast there, on other devices by XLA's
     own operation: the same but for rounding. Forward-mode derivatives (`jax.jvp`, `jax.linearize`)
-    need `plain_convolutions`.
+    need `plain_operations`.
     """
     if isinstance(padding, str):
         extents = [dilation * (taps - 1) + 1 for taps in kernel.shape[:2]]
@@ -39,27 +39,9 @@ def convolve(
         )
         padding = rows, columns
     window = Window(stride, padding, groups, dilation)
-    if _plain.value or dilation > 1:
+    if are_plain() or dilation > 1:
         return plain(window, x_bhwc, kernel)
     return _convolve(window, x_bhwc, kernel)
-
-
-def plain_convolutions() -> AbstractContextManager[None]:
-    """While entered, convolutions are traced as XLA's own operation, on CPU too.
-
-    What was compiled otherwise is compiled anew. Forward-mode derivatives need it:
-
-    >>> import jax
-    >>> images, kernel = jax.numpy.ones((1, 4, 4, 2)), jax.numpy.ones((3, 3, 2, 5))
-    >>> with plain_convolutions():
-    ...     y, along = jax.jvp(lambda x: convolve(x, kernel), (images,), (images,))
-    >>> y.shape
-    (1, 2, 2, 5)
-    """
-    return _plain(True)
-
-
-_plain = jax.make_user_context(False)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -4,12 +4,11 @@ XLA has no fast code for it there. A sum over the kernel's places of the image, 
 number for each channel is compiled to one loop over the output.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from imgclf.models.layers.fast_convolution import Window
+from imgclf.models.layers.fast_sums import shared_out
 
 MOST = 121
 """Places of a kernel, at most: each is a term of the sum, and makes the program longer."""
@@ -45,18 +44,14 @@ def weight_gradient(
 ) -> jax.Array:
     """The gradient by the kernel, from the one by the output.
 
-    Row by row, with a sum for each place of the kernel, column and channel, which stay in the
-    processor's cache. There are several, each of a share of the images, so that devices which
-    share the batch add theirs up once and not for each row.
+    Row by row, as `fast_sums` does, with a sum for each place of the kernel, column and channel.
     """
     (up, down), (left, right) = window.padding
     padded = _padded(x_bhwc, (up, down, 0), (left, right, 0))
     height, width = kernel.shape[:2]
     stride = window.stride
-    b, rows, columns, channels = gradient_bhwc.shape
-    shares = max(1, math.gcd(b, 16) // 2)
-    padded = padded.reshape(shares, -1, *padded.shape[1:])
-    gradient = gradient_bhwc.reshape(shares, -1, rows, columns, channels)
+    _, rows, columns, channels = gradient_bhwc.shape
+    padded, gradient = shared_out(padded), shared_out(gradient_bhwc)
     places = [(i, j) for i in range(height) for j in range(width)]
 
     def add(row: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
@@ -68,7 +63,7 @@ def weight_gradient(
             for total, (i, j) in zip(sums, places, strict=True)
         ]
 
-    zeros = jnp.zeros((shares, columns, channels), _sum_type(kernel))
+    zeros = jnp.zeros((len(gradient), columns, channels), _sum_type(kernel))
     sums = jax.lax.fori_loop(0, rows, add, [zeros] * len(places))
     return jnp.stack(sums).sum((1, 2)).reshape(kernel.shape).astype(kernel.dtype)
 

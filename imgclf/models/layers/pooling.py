@@ -1,10 +1,16 @@
 """Pooling: over windows, and over all places of an image."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from imgclf.models.layers.convolution import Padding, sides
+from imgclf.models.layers.fast_pooling import Sides, input_gradient
+from imgclf.models.layers.plain import are_plain
+
+Pair = tuple[jax.Array, jax.Array]
 
 
 def max_pool(
@@ -16,7 +22,33 @@ def max_pool(
     `ceil_mode`).
     """
     pad = _ceiled(x, kernel, stride, sides(padding), padding) if ceil else sides(padding)
+    if isinstance(pad, str):
+        pad = tuple(jax.lax.padtype_to_pads(x.shape[1:3], (kernel,) * 2, (stride,) * 2, pad))
+    pool = _plain_max_pool if are_plain() else _max_pool
+    return pool(kernel, stride, pad, x)
+
+
+def _plain_max_pool(kernel: int, stride: int, pad: Sides, x: jax.Array) -> jax.Array:
     return nn.max_pool(x, (kernel, kernel), strides=(stride, stride), padding=pad)
+
+
+def _kept(kernel: int, stride: int, pad: Sides, x: jax.Array) -> tuple[jax.Array, Pair]:
+    y = _plain_max_pool(kernel, stride, pad, x)
+    return y, (x, y)
+
+
+def _gradient(
+    kernel: int, stride: int, pad: Sides, kept: Pair, gradient: jax.Array
+) -> tuple[jax.Array]:
+    def of_plain(x: jax.Array, y: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jax.vjp(partial(_plain_max_pool, kernel, stride, pad), x)[1](gradient)[0]
+
+    fast = partial(input_gradient, kernel, stride, pad)
+    return (jax.lax.platform_dependent(*kept, gradient, cpu=fast, default=of_plain),)
+
+
+_max_pool = jax.custom_vjp(_plain_max_pool, nondiff_argnums=(0, 1, 2))
+_max_pool.defvjp(_kept, _gradient)
 
 
 def average_pool(

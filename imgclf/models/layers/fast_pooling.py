@@ -1,0 +1,64 @@
+"""The gradient of max pooling, fast on CPU, where XLA goes through all windows one by one."""
+
+import jax
+import jax.numpy as jnp
+
+Sides = tuple[tuple[int, int], tuple[int, int]]
+
+
+def input_gradient(
+    kernel: int,
+    stride: int,
+    padding: Sides,
+    x_bhwc: jax.Array,
+    y_bhwc: jax.Array,
+    gradient_bhwc: jax.Array,
+) -> jax.Array:
+    """The gradient by the images, from those by the maxima `y_bhwc` of their windows.
+
+    The first of equal pixels gets it all, as XLA's own and PyTorch's have it.
+    """
+    b, h, w, channels = y_bhwc.shape
+    # Windows reach over so many blocks of stride x stride pixels.
+    reach = -(-kernel // stride)
+    around = ((0, 0), (reach - 1, reach - 1), (reach - 1, reach - 1), (0, 0))
+    places, gradient = jax.lax.optimization_barrier(
+        (
+            jnp.pad(_places(kernel, stride, padding, x_bhwc, y_bhwc), around, constant_values=-1),
+            jnp.pad(gradient_bhwc, around),
+        )
+    )
+    rows, columns = h + reach - 1, w + reach - 1
+
+    def of_pixel(row: int, column: int) -> jax.Array:
+        total = jnp.zeros((b, rows, columns, channels), gradient.dtype)
+        for i in range(row, kernel, stride):
+            for j in range(column, kernel, stride):
+                up, left = reach - 1 - i // stride, reach - 1 - j // stride
+                window = (slice(None), slice(up, up + rows), slice(left, left + columns))
+                total += jnp.where(places[window] == i * kernel + j, gradient[window], 0)
+        return total
+
+    blocks = jnp.stack(
+        [jnp.stack([of_pixel(i, j) for j in range(stride)], axis=3) for i in range(stride)], axis=2
+    )
+    padded = blocks.reshape(b, rows * stride, columns * stride, channels)
+    (up, _), (left, _) = padding
+    below = max(0, up + x_bhwc.shape[1] - padded.shape[1])
+    right = max(0, left + x_bhwc.shape[2] - padded.shape[2])
+    padded = jnp.pad(padded, ((0, 0), (0, below), (0, right), (0, 0)))
+    return padded[:, up : up + x_bhwc.shape[1], left : left + x_bhwc.shape[2]]
+
+
+def _places(kernel: int, stride: int, padding: Sides, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Row * `kernel` + column of the first maximum in each window."""
+    b, h, w, channels = y.shape
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    padded = jax.lax.optimization_barrier(padded)
+    found = jnp.full(y.shape, -1, jnp.int32 if kernel > 11 else jnp.int8)
+    for place in reversed(range(kernel * kernel)):
+        i, j = divmod(place, kernel)
+        last = (b, i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, channels)
+        pixels = jax.lax.slice(padded, (0, i, j, 0), last, (1, stride, stride, 1))
+        found = jnp.where(pixels == y, jnp.asarray(place, found.dtype), found)
+    return found

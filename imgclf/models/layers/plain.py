@@ -1,0 +1,29 @@
+"""The switch between what is fast on CPU and XLA's own operations."""
+
+from contextlib import AbstractContextManager
+
+import jax
+
+
+def plain_operations() -> AbstractContextManager[None]:
+    """While entered, layers are traced as XLA's own operations, on CPU too.
+
+    Forward-mode derivatives (`jax.jvp`, `jax.linearize`, `jax.hessian`) need it. What was compiled
+    otherwise is compiled anew.
+
+    >>> from imgclf.models.layers.convolution import convolve
+    >>> images, kernel = jax.numpy.ones((1, 4, 4, 2)), jax.numpy.ones((3, 3, 2, 5))
+    >>> with plain_operations():
+    ...     y, along = jax.jvp(lambda x: convolve(x, kernel), (images,), (images,))
+    >>> y.shape
+    (1, 2, 2, 5)
+    """
+    return _plain(True)
+
+
+def are_plain() -> bool:
+    """Whether it is entered."""
+    return _plain.value
+
+
+_plain = jax.make_user_context(False)
