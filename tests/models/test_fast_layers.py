@@ -1,0 +1,83 @@
+"""Norms and pooling have ways of their own on CPU, which must give what XLA's operations give."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imgclf import models
+from imgclf.models.layers import BatchNorm, max_pool, plain_operations
+
+
+def noise(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(1, 2, shape), jnp.float32)
+
+
+@pytest.mark.parametrize(("batch", "groups"), [(6, 1), (16, 1), (8, 2)])
+def test_batch_norm_and_its_gradients_are_the_plain_ones(batch, groups):
+    x = noise(batch, 5, 3, 4)
+    norm = BatchNorm(groups=groups)
+    variables = norm.init(jax.random.key(0), x, True)
+    params = {"scale": noise(4), "bias": noise(4, seed=1)}
+
+    def loss(params, x):
+        given = {**variables, "params": params}
+        y, changed = norm.apply(given, x, True, mutable=["batch_stats"])
+        stats = changed["batch_stats"]
+        # The statistics, too, so that what goes back through them is seen.
+        through = jnp.sin(stats["mean"]).sum() + jnp.square(stats["var"]).sum()
+        return (y * noise(*x.shape, seed=2)).sum() + through, (y, stats)
+
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    got = run(params, x)
+    with plain_operations():
+        expected = run(params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), got, expected)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "ceil"),
+    [
+        (3, 2, 1, False),
+        (2, 2, 0, False),
+        (3, 2, 0, True),
+        (3, 1, 1, False),
+        (3, 2, "SAME", False),
+        (2, 3, 0, False),
+        (13, 4, 6, False),
+    ],
+)
+@pytest.mark.parametrize("size", [13, 16])
+def test_a_maximum_sends_its_gradient_to_the_pixel_that_the_plain_one_does(
+    kernel, stride, padding, ceil, size
+):
+    x = jnp.round(noise(2, size, size + 1, 3))  # many are equal
+
+    def run(x):
+        y, pull = jax.vjp(lambda x: max_pool(x, kernel, stride, padding, ceil), x)
+        return y, *pull(noise(*y.shape, seed=1))
+
+    got = jax.jit(run)(x)
+    many = jax.jit(jax.vmap(run))(x[None])
+    with plain_operations():
+        expected = jax.jit(run)(x)
+    for a, b, c in zip(got, expected, many, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(a, c[0], rtol=1e-6, atol=1e-5)
+
+
+def test_a_whole_network_has_forward_mode_derivatives_with_the_switch():
+    network = models.create("resnet18", 3, width=4)
+    images = noise(2, 32, 32, 3)
+    params, model_state = network.initialise(jax.random.key(0), images)
+
+    def loss(params):
+        outputs, _ = network.apply(params, model_state, images, train=True)
+        return jnp.square(outputs.logits).sum()
+
+    along = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), params)
+    gradient = jax.jit(jax.grad(loss))(params)
+    with plain_operations():
+        _, slope = jax.jit(lambda params: jax.jvp(loss, (params,), (along,)))(params)
+    products = jax.tree.map(lambda a, b: (a * b).sum(), gradient, along)
+    assert float(slope) == pytest.approx(float(sum(jax.tree.leaves(products))), rel=1e-3)
