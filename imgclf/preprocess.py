@@ -2,11 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from imgclf.errors import UserError
+from imgclf.errors import UserError, unknown
 
 Interpolation = Literal["", "nearest", "bilinear", "bicubic", "area"]
+CropMode = Literal["", "center", "squash"]
 
 
 @dataclass(frozen=True)
@@ -14,14 +15,16 @@ class Preprocess:
     """Size, crop and normalisation of the images that a network takes.
 
     A field left empty (0 or "" or ()) is the network's own; `over` fills it. Evaluation scales the
-    shorter side to `size / crop` and takes the central `size` x `size`; then
-    `(image / 255 - mean) / std` is applied on the device.
+    shorter side to `size / crop` (both sides, where `crop_mode` is "squash") and takes the central
+    `size` x `size`; then `(image / 255 - mean) / std` is applied on the device.
     """
 
     size: int = 0
     """Side of the square image, in px; 0: the network's own, or what the training images have."""
     crop: float = 0.0
     """Share of the shorter side that the central crop keeps, in (0, 1]; 0: the network's own."""
+    crop_mode: CropMode = ""
+    """center keeps an image's proportions, squash does not; empty: the network's own."""
     interpolation: Interpolation = ""
     """How images are scaled (always with anti-aliasing); empty: the network's own."""
     mean: tuple[float, ...] = ()
@@ -40,6 +43,8 @@ class Preprocess:
             raise UserError(f"The `size` of `Preprocess` must be 0 or more px; got {self.size}")
         if not 0 <= self.crop <= 1:
             raise UserError(f"The `crop` of `Preprocess` must lie in (0, 1]; got {self.crop}")
+        if self.crop_mode not in get_args(CropMode):
+            raise unknown("crop mode", self.crop_mode, get_args(CropMode)[1:])
         for name in ("mean", "std"):
             value = getattr(self, name)
             if len(value) not in (1, channels):
@@ -54,11 +59,14 @@ class Preprocess:
 IMAGENET = Preprocess(
     size=224,
     crop=0.875,
+    crop_mode="center",
     interpolation="bicubic",
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
 )
 """What most ImageNet weights were trained with."""
 
-PLAIN = Preprocess(size=0, crop=1.0, interpolation="bilinear", mean=(0.5,), std=(0.5,))
+PLAIN = Preprocess(
+    size=0, crop=1.0, crop_mode="center", interpolation="bilinear", mean=(0.5,), std=(0.5,)
+)
 """For networks that take any size: images as they are, scaled to -1 to 1."""

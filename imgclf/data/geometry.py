@@ -49,7 +49,8 @@ class Central(Planned):
     """The middle, as for evaluation: the shorter side to size / crop, then the central square.
 
     timm's and torchvision's convention, to the pixel: `floor(size / crop)` for the shorter side,
-    the longer one rounded down, the crop's corner rounded half to even.
+    the longer one rounded down, the crop's corner rounded half to even. Where the `crop_mode` of
+    `preprocess` is "squash" both sides become as long as the shorter one, as timm has it.
     """
 
     def plan(
@@ -57,7 +58,9 @@ class Central(Planned):
     ) -> Plan:
         size = preprocess.size
         shorter = math.floor(size / (preprocess.crop or 1.0))
-        if width <= height:
+        if preprocess.crop_mode == "squash":
+            new_width = new_height = shorter
+        elif width <= height:
             new_width, new_height = shorter, int(shorter * height / width)
         else:
             new_width, new_height = int(shorter * width / height), shorter

@@ -490,6 +490,17 @@ TABLE: dict[str, Entry] = {
         "swin_base_patch4_window12_384 swin_large_patch4_window12_384",
     ),
 }
+_SQUASHED = (
+    "dm_nfnet_f0 dm_nfnet_f1 dm_nfnet_f2 dm_nfnet_f3 dm_nfnet_f4 dm_nfnet_f5 dm_nfnet_f6 "
+    "efficientnet_b5 tf_efficientnetv2_m tf_efficientnetv2_l tf_efficientnetv2_xl "
+    "tf_efficientnetv2_b3 vit_medium_patch16_gap_384 convnextv2_huge"
+)
+TABLE |= {
+    name: dataclasses.replace(
+        TABLE[name], preprocess=_as(TABLE[name].preprocess, crop_mode="squash")
+    )
+    for name in _SQUASHED.split()
+}
 
 
 def names() -> tuple[str, ...]:

@@ -57,6 +57,14 @@ def test_central_is_scaling_the_shorter_side_and_then_cutting_the_middle(height,
     np.testing.assert_array_equal(Central()(image, preprocess, rng()), expected)
 
 
+def test_where_the_crop_mode_is_squash_both_sides_are_scaled_before_the_middle_is_cut():
+    image = noise(37, 53)
+    whole = Image.fromarray(image).resize((17, 17), Image.Resampling.BICUBIC)
+    expected = np.asarray(whole)[0:16, 0:16]  # half a pixel on either side, rounded to even
+    preprocess = Preprocess(size=16, crop=0.9, crop_mode="squash", interpolation="bicubic")
+    np.testing.assert_array_equal(Central()(image, preprocess, rng()), expected)
+
+
 @pytest.mark.parametrize("interpolation", FILTERS)
 def test_squash_is_pillows_resize(interpolation):
     image = noise(37, 53)
