@@ -66,6 +66,23 @@ def test_a_maximum_sends_its_gradient_to_the_pixel_that_the_plain_one_does(
         np.testing.assert_allclose(a, c[0], rtol=1e-6, atol=1e-5)
 
 
+def test_no_gradient_of_a_maximum_is_lost_where_the_norm_before_it_is_worked_out_twice():
+    x, norm = noise(2, 9, 9, 8), BatchNorm()
+    variables = norm.init(jax.random.key(0), x, True)
+
+    @jax.jit
+    def gradient(x):
+        def total(x):
+            y, _ = norm.apply(variables, x, True, mutable=["batch_stats"])
+            return jnp.sin(max_pool(y, 3, 2, padding=1)).sum()
+
+        return jax.grad(total)(x)
+
+    got = gradient(x)
+    with plain_operations():
+        np.testing.assert_allclose(got, gradient(x), rtol=1e-5, atol=1e-5)
+
+
 def test_a_whole_network_has_forward_mode_derivatives_with_the_switch():
     network = models.create("resnet18", 3, width=4)
     images = noise(2, 32, 32, 3)

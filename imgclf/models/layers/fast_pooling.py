@@ -11,23 +11,20 @@ def input_gradient(
     stride: int,
     padding: Sides,
     x_bhwc: jax.Array,
-    y_bhwc: jax.Array,
     gradient_bhwc: jax.Array,
 ) -> jax.Array:
-    """The gradient by the images, from those by the maxima `y_bhwc` of their windows.
+    """The gradient by the images, from those by the maxima of their windows.
 
     The first of equal pixels gets it all, as XLA's own and PyTorch's have it.
     """
-    b, h, w, channels = y_bhwc.shape
+    b, h, w, channels = gradient_bhwc.shape
     # Windows reach over so many blocks of stride x stride pixels.
     reach = -(-kernel // stride)
     around = ((0, 0), (reach - 1, reach - 1), (reach - 1, reach - 1), (0, 0))
-    places, gradient = jax.lax.optimization_barrier(
-        (
-            jnp.pad(_places(kernel, stride, padding, x_bhwc, y_bhwc), around, constant_values=-1),
-            jnp.pad(gradient_bhwc, around),
-        )
-    )
+    places = _places(kernel, stride, padding, x_bhwc, gradient_bhwc.shape)
+    places = jnp.pad(places, around, constant_values=-1)
+    gradient = jnp.pad(gradient_bhwc, around)
+    places, gradient = jax.lax.optimization_barrier((places, gradient))
     rows, columns = h + reach - 1, w + reach - 1
 
     def of_pixel(row: int, column: int) -> jax.Array:
@@ -50,15 +47,24 @@ def input_gradient(
     return padded[:, up : up + x_bhwc.shape[1], left : left + x_bhwc.shape[2]]
 
 
-def _places(kernel: int, stride: int, padding: Sides, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Row * `kernel` + column of the first maximum in each window."""
-    b, h, w, channels = y.shape
+def _places(
+    kernel: int, stride: int, padding: Sides, x: jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
+    """Row * `kernel` + column of the first maximum in each of the windows (b, h, w, c).
+
+    Found by comparing pixels with each other. The maxima of the forward pass are no help: `x` may
+    be worked out anew here, rounded otherwise, and equal none of them.
+    """
+    b, h, w, channels = shape
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     padded = jax.lax.optimization_barrier(padded)
-    found = jnp.full(y.shape, -1, jnp.int32 if kernel > 11 else jnp.int8)
-    for place in reversed(range(kernel * kernel)):
+    most = jnp.full(shape, -jnp.inf, x.dtype)
+    found = jnp.full(shape, -1, jnp.int32 if kernel > 11 else jnp.int8)
+    for place in range(kernel * kernel):
         i, j = divmod(place, kernel)
         last = (b, i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, channels)
         pixels = jax.lax.slice(padded, (0, i, j, 0), last, (1, stride, stride, 1))
-        found = jnp.where(pixels == y, jnp.asarray(place, found.dtype), found)
+        greater = pixels > most
+        found = jnp.where(greater, jnp.asarray(place, found.dtype), found)
+        most = jnp.where(greater, pixels, most)
     return found

@@ -10,8 +10,6 @@ from imgclf.models.layers.convolution import Padding, sides
 from imgclf.models.layers.fast_pooling import Sides, input_gradient
 from imgclf.models.layers.plain import are_plain
 
-Pair = tuple[jax.Array, jax.Array]
-
 
 def max_pool(
     x: jax.Array, kernel: int, stride: int, padding: Padding = 0, ceil: bool = False
@@ -32,19 +30,18 @@ def _plain_max_pool(kernel: int, stride: int, pad: Sides, x: jax.Array) -> jax.A
     return nn.max_pool(x, (kernel, kernel), strides=(stride, stride), padding=pad)
 
 
-def _kept(kernel: int, stride: int, pad: Sides, x: jax.Array) -> tuple[jax.Array, Pair]:
-    y = _plain_max_pool(kernel, stride, pad, x)
-    return y, (x, y)
+def _kept(kernel: int, stride: int, pad: Sides, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _plain_max_pool(kernel, stride, pad, x), x
 
 
 def _gradient(
-    kernel: int, stride: int, pad: Sides, kept: Pair, gradient: jax.Array
+    kernel: int, stride: int, pad: Sides, x: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array]:
-    def of_plain(x: jax.Array, y: jax.Array, gradient: jax.Array) -> jax.Array:
+    def of_plain(x: jax.Array, gradient: jax.Array) -> jax.Array:
         return jax.vjp(partial(_plain_max_pool, kernel, stride, pad), x)[1](gradient)[0]
 
     fast = partial(input_gradient, kernel, stride, pad)
-    return (jax.lax.platform_dependent(*kept, gradient, cpu=fast, default=of_plain),)
+    return (jax.lax.platform_dependent(x, gradient, cpu=fast, default=of_plain),)
 
 
 _max_pool = jax.custom_vjp(_plain_max_pool, nondiff_argnums=(0, 1, 2))
