@@ -143,14 +143,14 @@ def test_every_family_has_a_narrow_form():
 
 
 @pytest.mark.parametrize("name", NARROW)
-def test_it_learns_a_batch_and_gradients_reach_every_parameter(name):
+def test_it_learns_a_batch_and_gradients_reach_every_parameter(name, quickly):
     network = models.create(name, 5, **NARROW[name])
     size = network.minimum_size
     images = jax.random.normal(KEY, (8, size, size, 3))
     labels = jnp.arange(8) % 5
-    params, model_state = network.initialise(KEY, images)
+    params, model_state = quickly(network.initialise)(KEY, images)
 
-    @jax.jit
+    @quickly
     def step(params, model_state):
         def loss(params):
             outputs, changed = network.apply(params, model_state, images, train=True, key=KEY)

@@ -16,7 +16,11 @@ from imgclf.recipe import describe, load, names
 
 GOLDEN = Path(__file__).parent / "golden"
 SHORT = ("--length", "1steps", "--schedule.warmup", "0steps")
-LIGHT = ("--model.network", "resnet18", "--model.preprocess.size", "32", "--data.workers", "0")
+LIGHT = (
+    *("--model.network", "resnet18", "--model.options.width", "4"),
+    *("--model.options.depths", "[1, 1]", "--model.preprocess.size", "32"),
+    *("--data.workers", "0"),
+)
 SHRUNK = {
     "cifar10": ("--data.batch_size", "8"),
     "digits": ("--data.batch_size", "8"),

@@ -1,6 +1,8 @@
-"""The reference answers: weights and images by formula, and what the originals say to them."""
+"""Random weights and quick answers of networks; and the reference answers: weights and images by
+formula, and what the originals say to them."""
 
 import importlib.util
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,57 @@ from imgclf import models
 
 
 @pytest.fixture(scope="session")
+def answer(quickly: Callable[..., Any]) -> Callable[..., models.Outputs]:
+    """`answer(network, params, model_state, images, train=True)`: its outputs."""
+
+    def run(
+        network: models.Network,
+        params: Any,
+        model_state: Any,
+        images: jax.Array,
+        train: bool = False,
+        key: jax.Array | None = None,
+        capture: tuple[str, ...] = (),
+    ) -> models.Outputs:
+        given = {"train": train, "key": key, "capture": capture}
+        return network.apply(params, model_state, images, **given)[0]
+
+    compiled = quickly(run, static_argnames=("network", "train", "capture"))
+
+    def answer(*args: Any, **options: Any) -> models.Outputs:
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args[1:]))
+        return (run if traced else compiled)(*args, **options)
+
+    return answer
+
+
+@pytest.fixture(scope="session")
+def weights() -> Callable[..., tuple[dict, dict]]:
+    """`weights(network, images)`: random (params, model_state), of which none cuts off another.
+
+    Where initial values do not matter: to draw those, a program must be compiled.
+    """
+
+    def value(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name, shape = path[-1].key, leaf.shape
+        seed = zlib.crc32(jax.tree_util.keystr(path).encode())
+        draws = np.random.default_rng(seed).normal(size=shape)
+        if name == "bias" or name == "mean":
+            draws *= 0.1
+        elif len(shape) > 1:
+            draws *= (shape[-1] / draws.size) ** 0.5
+        else:
+            draws = np.exp(0.1 * draws)
+        return jnp.asarray(draws, leaf.dtype)
+
+    def make(network: models.Network, images: Any) -> tuple[dict, dict]:
+        shapes = jax.eval_shape(network.initialise, jax.random.key(0), images)
+        return jax.tree_util.tree_map_with_path(value, shapes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def formula(shared: Path) -> ModuleType:
     path = shared / "reference" / "models" / "formula.py"
     if not path.is_file():
@@ -30,7 +83,9 @@ def formula(shared: Path) -> ModuleType:
 
 
 @pytest.fixture
-def same_as_reference(formula: ModuleType, tmp_path: Path) -> Callable[..., None]:
+def same_as_reference(
+    formula: ModuleType, answer: Callable[..., models.Outputs], tmp_path: Path
+) -> Callable[..., None]:
     """Fails unless a network of that name is the one that gave the reference answers.
 
     Its parameters are as many, its multiply-adds, too; weights by formula give the kept logits,
@@ -49,10 +104,8 @@ def same_as_reference(formula: ModuleType, tmp_path: Path) -> Callable[..., None
         assert models.count_parameters(params) == reference["params"]
         assert models.multiply_adds(network, (1, *shape(reference))) == reference["macs"]
         assert norms(network, params, model_state, shape(reference)) == plain(reference["norm_eps"])
-        apply = jax.jit(
-            lambda *args: network.apply(*args, train=False, capture=(last,) if last else ())[0]
-        )
-        outputs = apply(params, model_state, formula.images(reference["input_size"]))
+        images = formula.images(reference["input_size"])
+        outputs = answer(network, params, model_state, images, capture=(last,) if last else ())
         assert formula.compare(outputs.logits, reference["logits"]) < tolerance
         into = reference.get("pre_logits", reference["features"])
         assert formula.compare(outputs.features, into) < tolerance

@@ -36,19 +36,19 @@ def test_weights_by_formula_give_the_originals_answers(same_as_reference, name, 
         ("vgg11_bn", {"depths": (1, 1, 1), "width": 4, "hidden": 16}),
     ],
 )
-def test_a_vgg_takes_the_weights_of_either_layout(name, options, tmp_path):
+def test_a_vgg_takes_the_weights_of_either_layout(name, options, tmp_path, answer, weights):
     images = jax.random.normal(KEY, (2, 56, 56, 3))  # 7 x 7 places
     logits, stored = [], None
     for layout in ("timm", "torchvision"):
         network = models.create(name, 5, layout=layout, **options)
         if stored is None:
-            given = network.initialise(KEY, jnp.zeros((1, 56, 56, 3)))
+            given = weights(network, images)
             stored = tmp_path / "weights.safetensors"
             models.save_weights(network, *given, stored)
         network, *given = models.load(
             name, stored, image_shape=(56, 56, 3), layout=layout, **options
         )
-        logits.append(network.apply(*given, images, train=False)[0].logits)
+        logits.append(answer(network, *given, images).logits)
         models.save_weights(network, *given, stored)  # in the other layout, for the way back
     np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-5)
 
@@ -83,7 +83,7 @@ def test_windows_beyond_the_edge_are_pytorchs():
     [("googlenet", 64, "aux1.fc2", 2), ("inception_v3", 299, "AuxLogits.fc", 1)],
 )
 def test_heads_in_the_middle_learn_when_asked_and_are_not_missed_otherwise(
-    name, size, head, count, tmp_path
+    name, size, head, count, tmp_path, weights
 ):
     options = {"share": 0.05}
     network = models.create(name, 5, auxiliary=True, **options)
@@ -96,7 +96,7 @@ def test_heads_in_the_middle_learn_when_asked_and_are_not_missed_otherwise(
     for train, wanted in ((True, count), (False, 0)):
         found = jax.eval_shape(lambda key, images: run(key, images, train), KEY, images)  # noqa: B023
         assert [each.shape for each in found] == [(2, 5)] * wanted
-    params, state = network.initialise(KEY, jnp.zeros((1, size, size, 3)))
+    params, state = weights(network, images)
     models.save_weights(network, params, state, tmp_path / "w.safetensors")
     _, *loaded = models.load(
         name, tmp_path / "w.safetensors", image_shape=(size, size, 3), **options
@@ -118,12 +118,14 @@ def test_heads_in_the_middle_learn_when_asked_and_are_not_missed_otherwise(
         ("googlenet", {"share": 0.1}),
     ],
 )
-def test_the_mean_over_classified_places_is_the_answer_for_the_image(name, options):
+def test_the_mean_over_classified_places_is_the_answer_for_the_image(
+    name, options, answer, weights
+):
     network = models.create(name, 10, **options)
     images = jax.random.normal(KEY, (2, 96, 64, 3))
-    params, state = network.initialise(KEY, images)
-    whole = network.apply(params, state, images, train=False)[0].logits
+    given = weights(network, images)
+    whole = answer(network, *given, images).logits
     every = models.create(name, 10, dense=True, **options)
-    found = every.apply(params, state, images, train=False)[0].logits
+    found = answer(every, *given, images).logits
     assert found.ndim == 4 and found.shape[1] > found.shape[2] > 1
     np.testing.assert_allclose(found.mean((1, 2)), whole, rtol=1e-4, atol=1e-5)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,41 +33,36 @@ def test_only_the_first_version_has_layer_scale_and_linear_layers():
     assert blocks[1]["mlp"]["fc1"]["kernel"].shape == (1, 1, 16, 64)
 
 
-def test_the_classifier_at_the_only_place_is_the_classifier_of_the_mean():
-    network = models.create("convnext_tiny", 5, **SMALL)
-    dense = network.module.clone(dense=True)
+def test_the_classifier_at_the_only_place_is_the_classifier_of_the_mean(answer, weights):
+    network, dense = (models.create("convnext_tiny", 5, dense=d, **SMALL) for d in (False, True))
     images = jax.random.normal(KEY, (2, 8, 8, 3))
-    variables = network.module.init(KEY, images, train=False)
-    logits = network.module.apply(variables, images, train=False).logits
-    places = dense.apply(variables, images, train=False).logits
+    given = weights(network, jnp.zeros((1, 32, 32, 3)))
+    places = answer(dense, *given, images).logits
     assert places.shape == (2, 1, 1, 5)
-    np.testing.assert_allclose(places[:, 0, 0], logits, atol=1e-6)
-    assert dense.apply(variables, jnp.zeros((1, 24, 41, 3)), train=False).logits.shape[1:3] == (
-        3,
-        5,
-    )
+    np.testing.assert_allclose(places[:, 0, 0], answer(network, *given, images).logits, atol=1e-6)
+    larger = jax.eval_shape(partial(answer, dense), *given, jnp.zeros((1, 24, 41, 3)))
+    assert larger.logits.shape[1:3] == (3, 5)
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "convnext_atto_ols", "convnextv2_atto"])
-def test_bfloat16_gives_finite_float32_logits(name):
+def test_bfloat16_gives_finite_float32_logits(name, answer, weights):
     network = models.create(name, 5, dtype="bfloat16", **SMALL)
     images = jax.random.normal(KEY, (2, 44, 60, 3))
-    params, state = network.initialise(KEY, images)
-    logits = network.apply(params, state, images, train=False)[0].logits
+    logits = answer(network, *weights(network, images), images).logits
     assert logits.dtype == jnp.float32
     assert np.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("option", ["drop_rate", "stochastic_depth"])
-def test_dropout_and_stochastic_depth_act_in_training_only(option):
+def test_dropout_and_stochastic_depth_act_in_training_only(option, answer, weights):
     options = SMALL | {"layer_scale": 1.0}
     plain = models.create("convnext_tiny", 5, **options)
     network = models.create("convnext_tiny", 5, **options, **{option: 0.5})
     images = jax.random.normal(KEY, (4, 32, 32, 3))
-    params, state = network.initialise(KEY, images)
+    given = weights(network, images)
 
     def logits(network, train):
-        return network.apply(params, state, images, train=train, key=KEY)[0].logits
+        return answer(network, *given, images, train, KEY).logits
 
     np.testing.assert_array_equal(logits(network, False), logits(plain, False))
     assert np.abs(logits(network, True) - logits(plain, True)).max() > 1e-4

@@ -38,16 +38,6 @@ def narrow(name, **options):
     return models.create(name, 10, **(NARROW | options))
 
 
-def initial(network):
-    return network.initialise(jax.random.key(0), IMAGES)
-
-
-@partial(jax.jit, static_argnames=("network", "train", "capture"))
-def answers(network, variables, images, train=False, seed=0, capture=()):
-    key = jax.random.key(seed)
-    return network.apply(*variables, images, train=train, key=key, capture=capture)[0]
-
-
 @pytest.mark.parametrize(
     ("name", "blocks"),
     [
@@ -58,7 +48,7 @@ def answers(network, variables, images, train=False, seed=0, capture=()):
     ],
 )
 def test_depths_are_rounded_up_and_the_ends_of_some_kept(name, blocks):
-    shapes, _ = jax.eval_shape(partial(initial, models.create(name, 10)))
+    shapes, _ = jax.eval_shape(models.create(name, 10).initialise, jax.random.key(0), IMAGES)
     stages = shapes["blocks"]
     assert tuple(len(stages[str(i)]) for i in range(len(stages))) == blocks
 
@@ -71,60 +61,64 @@ def test_further_repeats_go_to_the_last_rows_first():
 
 
 @pytest.mark.parametrize("option", ["drop_rate", "stochastic_depth"])
-def test_what_is_random_is_so_in_training_only(option):
-    plain = narrow("mobilenetv2_100", depth=0.5)
-    random = narrow("mobilenetv2_100", **{"depth": 0.5, option: 0.5})
-    variables = initial(plain)
+def test_what_is_random_is_so_in_training_only(option, answer, weights):
+    plain = narrow("mobilenetv2_100", depth=0.3)
+    random = narrow("mobilenetv2_100", **{"depth": 0.3, option: 0.5})
+    given = weights(plain, IMAGES)
     images = jax.random.normal(jax.random.key(1), (4, 64, 64, 3))
 
     def logits(network, train, seed):
-        return answers(network, variables, images, train, seed).logits
+        return answer(network, *given, images, train, jax.random.key(seed)).logits
 
     np.testing.assert_array_equal(logits(random, False, 0), logits(plain, False, 0))
     assert np.abs(logits(random, True, 0) - logits(random, True, 1)).max() > 1e-4
 
 
 @pytest.mark.parametrize("name", ["mobilenetv1_100", "mobilenetv4_conv_small", "efficientnet_b0"])
-def test_a_dense_network_says_at_one_place_what_a_pooling_one_says_of_the_image(name):
+def test_a_dense_network_says_at_one_place_what_a_pooling_one_says_of_the_image(
+    name, answer, weights
+):
     pooling, dense = narrow(name), narrow(name, dense=True)
-    variables = initial(pooling)
+    given = weights(pooling, IMAGES)
     images = jax.random.normal(jax.random.key(1), (2, 96, 70, 3))
     small = images[:, :32, :32]
-    at_place = answers(dense, variables, small).logits
-    of_image = answers(pooling, variables, small).logits
+    at_place = answer(dense, *given, small).logits
+    of_image = answer(pooling, *given, small).logits
     assert at_place.shape == (2, 1, 1, 10)
     np.testing.assert_allclose(at_place[:, 0, 0], of_image, rtol=1e-4, atol=1e-5)
-    shapes = jax.eval_shape(partial(answers, dense), variables, images)
+    shapes = jax.eval_shape(partial(answer, dense), *given, images)
     assert shapes.logits.shape == (2, 3, 3, 10)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_100", "tf_efficientnetv2_b0"])
-def test_bfloat16_gives_finite_float32_logits_near_the_exact_ones(name):
+def test_bfloat16_gives_finite_float32_logits_near_the_exact_ones(name, answer, weights):
     exact, short = narrow(name), narrow(name, dtype="bfloat16")
-    variables = initial(exact)
+    given = weights(exact, IMAGES)
     images = jax.random.normal(jax.random.key(1), (2, 65, 47, 3))
-    wanted = answers(exact, variables, images).logits
-    outputs = answers(short, variables, images, capture=("blocks.1",))
+    wanted = answer(exact, *given, images).logits
+    outputs = answer(short, *given, images, capture=("blocks.1",))
     assert outputs.captured["blocks.1"].dtype == jnp.bfloat16
     assert outputs.logits.dtype == jnp.float32 and np.isfinite(outputs.logits).all()
     np.testing.assert_allclose(outputs.logits, wanted, atol=0.1 * np.abs(wanted).max())
 
 
-def test_maps_are_halved_where_the_table_says():
+def test_maps_are_halved_where_the_table_says(answer, weights):
     network = narrow("mobilenetv2_100")
-    run = partial(answers, network, capture=network.stages)
-    outputs = jax.eval_shape(run, jax.eval_shape(partial(initial, network)), IMAGES)
+    run = partial(answer, network, capture=network.stages)
+    outputs = jax.eval_shape(run, *weights(network, IMAGES), IMAGES)
     sides = [outputs.captured[stage].shape[1] for stage in network.stages]
     assert sides == [32, 16, 8, 4, 4, 2, 2]
 
 
-def test_antialiasing_takes_the_place_of_strides():
+def test_antialiasing_takes_the_place_of_strides(quickly):
     names = ("", "average", "blur")
     row = Row(EdgeResidual, 1, 3, 2, 8, act="relu")
     x = jax.random.normal(jax.random.key(1), (1, 8, 8, 8))
     blocks = {name: EdgeResidual(row, Style(antialias=name)) for name in names}
-    variables = blocks[""].init(jax.random.key(0), x, False)
-    maps = {name: block.apply(variables, x, False) for name, block in blocks.items()}
+    variables = quickly(lambda key: blocks[""].init(key, x, False))(jax.random.key(0))
+    maps = quickly(
+        lambda: {name: each.apply(variables, x, False) for name, each in blocks.items()}
+    )()
     assert {y.shape for y in maps.values()} == {(1, 4, 4, 8)}
     assert np.abs(maps[""] - maps["average"]).max() > 0.01
     assert np.abs(maps["blur"] - maps["average"]).max() > 0.01

@@ -25,9 +25,9 @@ def test_branches_of_a_deeper_resmlp_begin_smaller():
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_images_of_another_size_are_refused_by_their_patches(name):
+def test_images_of_another_size_are_refused_by_their_patches(name, weights):
     network = models.create(name, 5, **TINY)
-    params, state = network.initialise(KEY, jnp.ones((1, 32, 32, 3)))
+    params, state = weights(network, jnp.ones((1, 32, 32, 3)))
     with pytest.raises(UserError, match=r"as many patches of 8 px .* \(=16\); got 20, of 40 x 32"):
         network.apply(params, state, jnp.ones((1, 40, 32, 3)), train=False)
     with pytest.raises(UserError, match=r"`patch` of a mixer \(=8\) must divide .* got 36 x 32 px"):
@@ -35,15 +35,14 @@ def test_images_of_another_size_are_refused_by_their_patches(name):
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_random_parts_act_in_training_only_and_bfloat16_gives_finite_float32(name):
+def test_random_parts_act_in_training_only_and_bfloat16_gives_finite_float32(name, answer, weights):
     options = TINY | {"stochastic_depth": 0.5, "drop_rate": 0.5, "zero_init_head": False}
     network = models.create(name, 5, dtype="bfloat16", **options)
     images = jax.random.normal(KEY, (4, 32, 32, 3))
-    params, state = network.initialise(KEY, images)
+    given = weights(network, images)
 
     def logits(train, seed):
-        key = jax.random.key(seed)
-        return network.apply(params, state, images, train=train, key=key)[0].logits
+        return answer(network, *given, images, train, jax.random.key(seed)).logits
 
     assert logits(False, 0).dtype == jnp.float32
     assert np.isfinite(logits(False, 0)).all()

@@ -36,28 +36,23 @@ TWO_STAGES = {
 every = pytest.mark.parametrize("name", TWO_STAGES)
 
 
-@pytest.fixture(scope="module")
-def made():
-    kept = {}
-
+@pytest.fixture
+def made(weights):
     def make(name):
-        if name not in kept:
-            network = models.create(name, 10, **TWO_STAGES[name])
-            kept[name] = network.initialise(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-        return partial(models.create, name, 10, **TWO_STAGES[name]), *kept[name]
+        create = partial(models.create, name, 10, **TWO_STAGES[name])
+        return create, weights(create(), jnp.zeros((1, 32, 32, 3)))
 
     return make
 
 
 @every
 @pytest.mark.parametrize("option", ["drop_rate", "stochastic_depth"])
-def test_what_is_dropped_is_dropped_in_training_only(made, name, option):
-    create, params, model_state = made(name)
+def test_what_is_dropped_is_dropped_in_training_only(made, answer, name, option):
+    create, given = made(name)
     images = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
 
-    @partial(jax.jit, static_argnums=(0, 1))
     def logits(network, train, key):
-        return network.apply(params, model_state, images, train=train, key=key)[0].logits
+        return answer(network, *given, images, train, key).logits
 
     plain, dropping = create(), create(**{option: 0.5})
     one, two = jax.random.key(1), jax.random.key(2)
@@ -66,33 +61,28 @@ def test_what_is_dropped_is_dropped_in_training_only(made, name, option):
 
 
 @every
-def test_a_dense_one_gives_a_map_whose_single_place_is_the_pooled_answer(made, name):
-    create, params, model_state = made(name)
+def test_a_dense_one_gives_a_map_whose_single_place_is_the_pooled_answer(made, answer, name):
+    create, given = made(name)
 
-    @partial(jax.jit, static_argnums=0)
     def logits(network, images):
-        return network.apply(params, model_state, images, train=False)[0].logits
+        return answer(network, *given, images).logits
 
     small = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
     dense = logits(create(dense=True), small)
     assert dense.shape == (2, 1, 1, 10)
     np.testing.assert_allclose(dense[:, 0, 0], logits(create(), small), rtol=1e-4, atol=1e-6)
     large = jnp.zeros((1, 40, 17, 3))
-    batch, height, width, classes = logits(create(dense=True), large).shape
+    batch, height, width, classes = jax.eval_shape(partial(logits, create(dense=True)), large).shape
     assert (batch, height, classes) == (1, 5, 10)
     assert width in (2, 3)
 
 
 @every
-def test_it_computes_in_the_type_of_the_images_and_answers_in_float32(made, name):
-    create, params, model_state = made(name)
+def test_it_computes_in_the_type_of_the_images_and_answers_in_float32(made, answer, name):
+    create, given = made(name)
     network = create(dtype="bfloat16")
     images = jax.random.normal(jax.random.key(1), (2, 40, 33, 3))
-    outputs, _ = jax.jit(
-        lambda images: network.apply(
-            params, model_state, images, train=False, capture=network.stages
-        )
-    )(images)
+    outputs = answer(network, *given, images, capture=network.stages)
     assert {stage.dtype for stage in outputs.captured.values()} == {jnp.dtype("bfloat16")}
     assert (outputs.logits.dtype, outputs.features.dtype) == (jnp.float32, jnp.float32)
     assert np.isfinite(outputs.logits).all()

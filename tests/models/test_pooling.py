@@ -70,11 +70,11 @@ def test_attention_pooling_is_a_mean_weighted_by_the_query():
 
 
 @pytest.mark.parametrize("option", ["average", "stochastic", "generalised", "se", "eca", "cbam"])
-def test_the_small_network_has_each_by_name_and_its_gradients_are_finite(option):
+def test_the_small_network_has_each_by_name_and_its_gradients_are_finite(option, weights):
     attention = option in ("se", "eca", "cbam")
     network = models.create("cnn", 3, width=4, **{"attention" if attention else "pool": option})
     x = jnp.asarray(values(4, 8, 8, 1))
-    params, state = network.initialise(KEY, x)
+    params, state = weights(network, x)
 
     def loss(params):
         outputs, _ = network.apply(params, state, x, train=True, key=KEY)

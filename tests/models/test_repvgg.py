@@ -12,21 +12,17 @@ from imgclf.models.repvgg import fuse
 NARROW = {"depths": (1, 3), "widths": (16, 32), "stem_width": 8}
 
 
-def initial(network):
-    return network.initialise(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-
-
 def test_weights_by_formula_give_timms_answers(same_as_reference):
     same_as_reference("repvgg_a0")
 
 
 @pytest.mark.parametrize("groups", [1, 4])
-def test_the_fused_form_gives_the_same_logits(groups):
+def test_the_fused_form_gives_the_same_logits(groups, quickly, weights):
     network = models.create("repvgg_a0", 10, groups=groups, **NARROW)
-    params, model_state = initial(network)
     images = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
+    params, model_state = weights(network, images)
 
-    @partial(jax.jit, static_argnums=(0, 4))
+    @partial(quickly, static_argnums=(0, 4))
     def apply(network, params, model_state, images, train):
         outputs, model_state = network.apply(params, model_state, images, train=train)
         return outputs.logits, model_state
@@ -51,21 +47,17 @@ def test_only_the_training_form_of_a_repvgg_can_be_fused():
         fuse(models.create("repvgg_a0", 10, fused=True), {}, {})
 
 
-def test_the_identity_is_never_dropped():
+def test_the_identity_is_never_dropped(answer, weights):
     network = models.create("repvgg_a0", 10, stochastic_depth=0.999999, **NARROW)
-    params, model_state = initial(network)
     images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
-    outputs = jax.jit(
-        lambda key: network.apply(
-            params, model_state, images, train=True, key=key, capture=("stages.1.2",)
-        )[0]
-    )(jax.random.key(2))
+    given = weights(network, images)
+    outputs = answer(network, *given, images, True, jax.random.key(2), capture=("stages.1.2",))
     assert np.abs(outputs.captured["stages.1.2"]).max() > 0
 
 
-def test_both_convolutions_of_the_stem_are_adapted_to_other_channels(tmp_path):
+def test_both_convolutions_of_the_stem_are_adapted_to_other_channels(tmp_path, weights):
     network = models.create("repvgg_a0", 10, **NARROW)
-    params, model_state = initial(network)
+    params, model_state = weights(network, jnp.zeros((1, 32, 32, 3)))
     models.save_weights(network, params, model_state, tmp_path / "weights.npz")
     with pytest.warns(match=r"conv_1x1.conv` is adapted.*; The stem"):
         _, grey, _ = models.load("repvgg_a0", tmp_path / "weights.npz", in_channels=1, **NARROW)

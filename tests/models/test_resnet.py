@@ -1,5 +1,3 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,38 +44,36 @@ def test_blocks_begin_as_the_identity_unless_told_otherwise(name, zero, last):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_batch_groups_reach_every_norm(name):
+def test_batch_groups_reach_every_norm(name, answer, weights):
     options = {"depths": (1, 1), "width": 4, "zero_init_last": False}
     images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
     images *= jnp.arange(1.0, 5.0).reshape(4, 1, 1, 1)
-    params, model_state = models.create(name, 10, **options).initialise(jax.random.key(0), images)
+    given = weights(models.create(name, 10, **options), images)
 
-    @partial(jax.jit, static_argnums=0)
     def logits(groups, images):
         network = models.create(name, 10, **(options | {"batch_groups": groups}))
-        return network.apply(params, model_state, images, train=True)[0].logits
+        return answer(network, *given, images, train=True).logits
 
     alone = jnp.concatenate([logits(1, images[:2]), logits(1, images[2:])])
     np.testing.assert_allclose(logits(2, images), alone, rtol=1e-4, atol=1e-4)
     assert np.abs(logits(1, images) - alone).max() > 0.01, "the images do not tell them apart"
 
 
-def test_the_forms_act_in_training_only_and_classify_every_place():
+def test_the_forms_act_in_training_only_and_classify_every_place(answer, weights):
     options = {"depths": (1, 1), "width": 8, "deep_stem": (4, 4), "zero_init_last": False}
     network = models.create("resnetrs50", 10, **options, stochastic_depth=0.5, drop_rate=0.5)
     images = jax.random.normal(jax.random.key(1), (4, 64, 64, 3))
-    params, model_state = network.initialise(jax.random.key(0), images)
+    given = weights(network, images)
 
-    @partial(jax.jit, static_argnames="train")
     def logits(key, train):
-        return network.apply(params, model_state, images, train=train, key=key)[0].logits
+        return answer(network, *given, images, train, key).logits
 
     keys = [jax.random.key(i) for i in range(2)]
     assert np.abs(logits(keys[0], train=True) - logits(keys[1], train=True)).max() > 0.01
     np.testing.assert_array_equal(logits(keys[0], train=False), logits(keys[1], train=False))
     every = models.create("resnetrs50", 10, **options, dense=True)
-    apply = jax.jit(lambda images: every.apply(params, model_state, images, train=False)[0].logits)
-    assert apply(images).shape == (4, 8, 8, 10)
+    found = answer(every, *given, images).logits
+    assert found.shape == (4, 8, 8, 10)
     np.testing.assert_allclose(
-        apply(images).mean((1, 2)), logits(keys[0], train=False), rtol=1e-4, atol=1e-4
+        found.mean((1, 2)), logits(keys[0], train=False), rtol=1e-4, atol=1e-4
     )

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,17 +42,17 @@ def test_a_layer_is_its_equations_in_both_directions(cell):
         np.testing.assert_allclose(found, np.stack(states, 1), atol=1e-5)
 
 
-def test_the_width_of_images_read_by_rows_is_fixed_and_of_others_is_not():
+def test_the_width_of_images_read_by_rows_is_fixed_and_of_others_is_not(answer, weights):
     images = jnp.ones((2, 8, 8, 1))
     network = models.create("lstm", 3, width=4)
-    params, state = network.initialise(KEY, images)
-    assert network.apply(params, state, jnp.ones((2, 11, 8, 1)), train=False)[0].logits.shape[0]
+    params, state = weights(network, images)
+    taller = jax.eval_shape(partial(answer, network), params, state, jnp.ones((2, 11, 8, 1)))
+    assert taller.logits.shape == (2, 3)
     with pytest.raises(UserError, match=r"the width that its weights are for \(=8\); got 9"):
         network.apply(params, state, jnp.ones((2, 8, 9, 1)), train=False)
     for name, options in (("gru", {"tokens": "patches"}), ("cnn_lstm", {})):
         network = models.create(name, 3, "bfloat16", width=4, bidirectional=True, **options)
-        params, state = network.initialise(KEY, images)
-        logits = network.apply(params, state, jnp.ones((2, 9, 14, 1)), train=False)[0].logits
+        logits = answer(network, *weights(network, images), jnp.ones((2, 9, 14, 1))).logits
         assert np.isfinite(logits).all()
 
 
