@@ -1,4 +1,4 @@
-"""Our side of train_step.py: the program of a real run, in rounds, with its cost."""
+"""The programs of a real run, its step and its prediction: in rounds, with their cost."""
 
 import itertools
 import time
@@ -12,8 +12,9 @@ import numpy as np
 from imgclf import Recipe
 from imgclf.models.summary import count_parameters, multiply_adds
 from imgclf.recipe.resolution import resolve
-from imgclf.tasks import Batch
-from imgclf.training.feed import Resident, Streamed, is_resident
+from imgclf.tasks import Batch, ModelState, Params
+from imgclf.training.backend import compiler_options
+from imgclf.training.feed import Resident, Streamed, example_batch, is_resident
 from imgclf.training.mesh import batch_sharding, check_batch, make_mesh
 from imgclf.training.program import SCAN, Program, Scanned, Stepwise
 from imgclf.training.step import train_step
@@ -99,12 +100,6 @@ class Ours:
             runner.waited - waited,
         )
 
-    def calibrated(self, seconds: float) -> int:
-        """Steps that take about so many seconds."""
-        self.round(2)
-        made = self.round(2)
-        return max(1, round(seconds * made.steps / made.wall))
-
     def cost(self) -> tuple[float, str, float]:
         """FLOPs of a step on one device, who counted them, and bytes that go to and from memory.
 
@@ -118,16 +113,62 @@ class Ours:
         return self._estimate, "6 x multiply-adds", accessed
 
     def memory(self) -> dict[str, int]:
-        """Bytes on a device: of the program with its arguments, and the most this process took."""
-        found = self.compiled.memory_analysis()
-        sizes = (found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes)
-        memory = {"program": sum(sizes) - found.alias_size_in_bytes}
-        taken = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-        return memory if taken is None else memory | {"most_in_process": taken}
+        return memory(self.compiled)
 
     def close(self) -> None:
         for runner in self.runners.values():
             runner.close()
+
+
+class Prediction:
+    """The compiled prediction of a recipe's network, and one batch that lies on the device."""
+
+    def __init__(self, recipe: Recipe):
+        resolved, mesh = resolve(recipe), make_mesh(recipe.mesh)
+        network = resolved.network
+        batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), example_batch(resolved))
+        self._arguments = (
+            *network.initialise(jax.random.key(0), batch["image"]),
+            jax.device_put(batch, batch_sharding(mesh)),
+        )
+
+        def predict(params: Params, model_state: ModelState, batch: Batch) -> jax.Array:
+            return recipe.task.predict(network, params, model_state, batch).logits
+
+        function = jax.jit(predict, compiler_options=compiler_options(recipe.deterministic))
+        before = time.perf_counter()
+        self.compiled: Any = function.lower(*self._arguments).compile()
+        self.compile_seconds = time.perf_counter() - before
+
+    def round(self, steps: int) -> Round:
+        """Predicts the batch so many times."""
+        under_way: list[jax.Array] = []
+        before, host = time.perf_counter(), time.thread_time()
+        for _ in range(steps):
+            under_way.append(self.compiled(*self._arguments))
+            if len(under_way) > AHEAD:
+                under_way.pop(0).block_until_ready()
+        jax.block_until_ready(under_way)
+        return Round(steps, time.perf_counter() - before, time.thread_time() - host, 0.0)
+
+    def memory(self) -> dict[str, int]:
+        return memory(self.compiled)
+
+
+def calibrated(program: Ours | Prediction, seconds: float) -> int:
+    """Steps that take about so many seconds."""
+    program.round(2)
+    made = program.round(2)
+    return max(1, round(seconds * made.steps / made.wall))
+
+
+def memory(compiled: Any) -> dict[str, int]:
+    """Bytes on a device: of the program with its arguments, and the most this process took."""
+    found = compiled.memory_analysis()
+    sizes = (found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes)
+    program = {"program": sum(sizes) - found.alias_size_in_bytes}
+    taken = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return program if taken is None else program | {"most_in_process": taken}
 
 
 def _fixed(runner: Any, compiled: Any, feed: Resident | Streamed) -> Stepwise | Scanned:

@@ -34,7 +34,7 @@ from typing import Any
 
 import hardware
 import jax
-from ours import ENDLESS, Ours, Round
+from ours import ENDLESS, Ours, Round, calibrated
 from peers.client import Peer, started
 
 from imgclf import Data, Model, Preprocess, Recipe, Steps, UserError
@@ -83,11 +83,13 @@ class Case:
 
 
 def case(model: str, batch_size: int, dtype: str = "float32", size: int = 0) -> Case:
-    """Images like the digits' for `cnn`, like CIFAR-10's for its networks, else like ImageNet's."""
-    if model == "cnn":
+    """Images like CIFAR-10's for its networks, like the digits' for those without a size of their
+    own (`cnn`), else like ImageNet's."""
+    own_size = entry(model).preprocess.size
+    if not own_size:
         return Case(model, size or 8, 3 if size >= 16 else 1, 10, batch_size, dtype)
     classes = 10 if model.startswith("cifar") else 1000
-    return Case(model, size or entry(model).preprocess.size, 3, classes, batch_size, dtype)
+    return Case(model, size or own_size, 3, classes, batch_size, dtype)
 
 
 SMALL = (case("cnn", 128), case("cifar_resnet20", 128))
@@ -114,7 +116,7 @@ def measure(
             f"the peer's network has {peer.ready['parameters']:,} parameters, "
             f"ours {ours.parameters:,}: they are not the same"
         )
-    steps = words.steps or ours.calibrated(words.seconds)
+    steps = words.steps or calibrated(ours, words.seconds)
     rounds: dict[str, list[Round]] = {kind: [] for kind in ours.runners}
     theirs, busy = [], []
     for kind in ours.runners:

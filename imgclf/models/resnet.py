@@ -24,6 +24,7 @@ from imgclf.models.layers import (
     StochasticDepth,
     average_pool,
     blur_pool,
+    in_turn,
     linear_rates,
     max_pool,
     pooled,
@@ -80,13 +81,13 @@ class BasicBlock(nn.Module):
     expansion: ClassVar[int] = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, rate: jax.Array | None = None) -> jax.Array:
         form = self.form
         y = Conv(self.features, 3, form.own_stride(self.stride), name="conv1")(x)
         y = nn.relu(form.norm(name="bn1")(y, train))
         y = Conv(self.features, 3, name="conv2")(form.subsampled(y, self.stride))
         y = form.attended(form.last_norm("bn2")(y, train))
-        y = StochasticDepth(self.rate)(y, train)
+        y = StochasticDepth(self.rate)(y, train, rate)
         return nn.relu(y + shortcut(x, self.features, self.stride, form, train))
 
 
@@ -101,7 +102,7 @@ class Bottleneck(nn.Module):
     expansion: ClassVar[int] = 4
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, rate: jax.Array | None = None) -> jax.Array:
         form = self.form
         width, groups = self.features * form.base_width // 64 * form.cardinality, form.cardinality
         y = Conv(width, 1, name="conv1")(x)
@@ -110,7 +111,7 @@ class Bottleneck(nn.Module):
         y = nn.relu(form.norm(name="bn2")(y, train))
         y = Conv(self.features * self.expansion, 1, name="conv3")(form.subsampled(y, self.stride))
         y = form.attended(form.last_norm("bn3")(y, train))
-        y = StochasticDepth(self.rate)(y, train)
+        y = StochasticDepth(self.rate)(y, train, rate)
         return nn.relu(y + shortcut(x, y.shape[-1], self.stride, form, train))
 
 
@@ -151,13 +152,14 @@ class Stage(nn.Module):
     features: int
     stride: int
     form: Form
+    scan: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        for i, rate in enumerate(self.rates):
-            stride = self.stride if i == 0 else 1
-            x = self.block(self.features, stride, rate, self.form, name=str(i))(x, train)
-        return x
+        rate, *rates = self.rates
+        x = self.block(self.features, self.stride, rate, self.form, name="0")(x, train)
+        block = partial(self.block, self.features, 1, form=self.form)
+        return in_turn(self, block, rates, x, train, first=1, scan=self.scan)
 
 
 class DeepStem(nn.Module):
@@ -215,6 +217,10 @@ class ResNet(nn.Module):
     """Groups of a batch that are normalised each by itself."""
     dense: bool = False
     """Classify every place instead of the image."""
+    scan: bool = False
+    """Whether a stage's blocks after the first are one compiled loop over variables with a leading
+    axis of depth: deep networks compile faster. `models.stack` and `unstack` convert; files are the
+    same."""
 
     classifier: ClassVar[str] = "fc"
 
@@ -227,6 +233,13 @@ class ResNet(nn.Module):
     def stages(self) -> tuple[str, ...]:
         """What `capture` calls the map after each stage."""
         return tuple(f"layer{i + 1}" for i in range(len(self.depths)))
+
+    @property
+    def repeated(self) -> dict[str, range]:
+        """Which blocks of which submodules are equal."""
+        return {
+            stage: range(1, depth) for stage, depth in zip(self.stages, self.depths, strict=True)
+        }
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
@@ -252,12 +265,10 @@ class ResNet(nn.Module):
         else:
             x = self._pooled(x)
         rates = linear_rates(self.stochastic_depth, sum(self.depths))
-        for i, depth in enumerate(self.depths):
+        for i, (name, depth) in enumerate(zip(self.stages, self.depths, strict=True)):
             own, rates = tuple(rates[:depth]), rates[depth:]
-            stride = 1 if i == 0 else 2
-            x = Stage(self.block, own, self.width * 2**i, stride, form, name=f"layer{i + 1}")(
-                x, train
-            )
+            width, stride = self.width * 2**i, min(i + 1, 2)
+            x = Stage(self.block, own, width, stride, form, self.scan, name=name)(x, train)
         features = pooled(x, self.dense)
         x = nn.Dropout(self.drop_rate, deterministic=not train)(features)
         return Outputs(Dense(self.num_classes, name=self.classifier)(x), features)

@@ -26,6 +26,7 @@ from imgclf.models.layers import (
     Mlp,
     PatchEmbed,
     StochasticDepth,
+    in_turn,
     linear_rates,
     linear_uniform,
     resized_positions,
@@ -64,17 +65,15 @@ class Block(nn.Module):
 
 
 class Blocks(nn.Module):
-    """Blocks one after the other; the rate of stochastic depth grows from 0 to `rate`."""
+    """Blocks one after the other, one for each rate of stochastic depth."""
 
     block: partial
-    depth: int
-    rate: float
+    rates: tuple[float, ...]
+    scan: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        for i, rate in enumerate(linear_rates(self.rate, self.depth)):
-            x = self.block(stochastic_depth=rate, name=str(i))(x, train)
-        return x
+        return in_turn(self, self.block, self.rates, x, train, scan=self.scan)
 
 
 class VisionTransformer(nn.Module):
@@ -139,6 +138,11 @@ class VisionTransformer(nn.Module):
         ends = (self.depth * (i + 1) // 4 - 1 for i in range(4))
         return tuple(dict.fromkeys(f"blocks.{max(end, 0)}" for end in ends))
 
+    @property
+    def repeated(self) -> dict[str, range]:
+        """Which blocks of which submodule are equal."""
+        return {"blocks": range(self.depth)}
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         self._check()
@@ -191,27 +195,8 @@ class VisionTransformer(nn.Module):
         block = partial(
             Block, self.heads, hidden, self.act, self.gated, self.layer_scale, self.qkv_bias
         )
-        if not self.scan:
-            return Blocks(block, self.depth, self.stochastic_depth, name="blocks")(x, train)
-
-        captures = self.is_mutable_collection("intermediates")
-
-        def step(block: Block, x: jax.Array, rate: jax.Array) -> tuple[jax.Array, Any]:
-            x = block(x, train, rate)
-            return x, x if captures else None
-
-        scanned = nn.scan(
-            step,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            length=self.depth,
-        )
-        rates = jnp.array(linear_rates(self.stochastic_depth, self.depth))
-        x, after_each = scanned(block(self.stochastic_depth, name="blocks"), x, rates)
-        if captures:  # So that they have the names that they have without `scan`.
-            for i in range(self.depth):
-                self.sow("intermediates", f"blocks.{i}", after_each[i])
-        return x
+        rates = tuple(linear_rates(self.stochastic_depth, self.depth))
+        return Blocks(block, rates, self.scan, name="blocks")(x, train)
 
     def _pooled(self, x: jax.Array, train: bool) -> list[jax.Array]:
         if self.pool == "token":

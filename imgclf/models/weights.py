@@ -11,6 +11,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -102,7 +103,7 @@ def save_weights(network: Network, params: Tree, model_state: Tree, path: str | 
     path = Path(path)
     arrays: dict[str, np.ndarray] = {}
     if _is_stacked(network):
-        params = unstack(params)
+        params, model_state = unstack(network, params, model_state)
     for keys, value in flatten_dict({"params": params, **model_state}).items():
         value, name = np.asarray(value), _stored_name(keys)
         if name in arrays:
@@ -154,7 +155,8 @@ def _fitted(
     stored, stacked = _adapted(network, stored), _is_stacked(network)
     if stacked:
         shapes_only = isinstance(jax.tree.leaves(given)[0], jax.ShapeDtypeStruct)
-        given = (jax.eval_shape(unstack, given[0]) if shapes_only else unstack(given[0])), given[1]
+        apart = partial(unstack, network)
+        given = jax.eval_shape(apart, *given) if shapes_only else apart(*given)
     heads = tuple(f"{head}." for head in classifiers(network.module))
     stems = [f"{stem}.weight" for stem in _stems(network.module)]
     headed = any(name.startswith(heads) for name in stored)
@@ -205,7 +207,9 @@ def _fitted(
         )
     fitted = unflatten_dict(values)
     params = fitted.pop("params", {})
-    return stack(params) if stacked else params, fitted, "; ".join(notes.values())
+    if stacked:
+        params, fitted = stack(network, params, fitted)
+    return params, fitted, "; ".join(notes.values())
 
 
 def _stems(module: nn.Module) -> tuple[str, ...]:

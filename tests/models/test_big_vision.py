@@ -100,7 +100,9 @@ def test_googles_files_are_recognised_and_read_to_the_bit(tmp_path, name, form, 
     np.savez(tmp_path / "w.npz", **flax_file(params, **form), **beside)
     loaded, found, _ = models.load(name, tmp_path / "w.npz", scan=scan, **SMALL)
     assert loaded.num_classes == network.num_classes
-    jax.tree.map(np.testing.assert_array_equal, found, models.stack(params) if scan else params)
+    if scan:
+        params, _ = models.stack(loaded, params, {})
+    jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
 def test_class_tokens_without_a_position_get_one_of_zeros(tmp_path):

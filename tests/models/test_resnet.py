@@ -1,9 +1,14 @@
+import itertools
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from imgclf import models
+from imgclf.optimizers import decayed
 
 
 @pytest.mark.parametrize(
@@ -77,3 +82,73 @@ def test_the_forms_act_in_training_only_and_classify_every_place(answer, weights
     np.testing.assert_allclose(
         found.mean((1, 2)), logits(keys[0], train=False), rtol=1e-4, atol=1e-4
     )
+
+
+# The second stage has one block after the first: that is no loop.
+DEEP = {"depths": (4, 2), "width": 4, "zero_init_last": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet18", {"batch_groups": 2}),
+        pytest.param(
+            "seresnext50_32x4d", {"cardinality": 2, "base_width": 64}, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_the_loop_over_depth_is_the_same_network_with_the_same_file(name, options, tmp_path):
+    options = DEEP | options
+    plain, scanned = (models.create(name, 5, scan=scan, **options) for scan in (False, True))
+    images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+    params, state = plain.initialise(jax.random.key(0), images)
+    stacked = models.stack(plain, params, state)
+    assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(
+        jnp.shape, jax.eval_shape(scanned.initialise, jax.random.key(0), images)
+    )
+    same = partial(jax.tree.map, np.testing.assert_array_equal)
+    same(models.unstack(scanned, *stacked), (params, state))
+
+    @partial(jax.jit, static_argnums=0)
+    def answers(network, params, state):
+        def loss(params):
+            outputs, changed = network.apply(params, state, images, train=True)
+            return jnp.square(outputs.logits).sum(), changed
+
+        gradients, changed = jax.grad(loss, has_aux=True)(params)
+        tested = network.apply(params, state, images, train=False, capture=network.stages)[0]
+        return gradients, changed, tested
+
+    *changed, tested = answers(plain, params, state)
+    *changed_by_loop, tested_by_loop = answers(scanned, *stacked)
+    for a, b in zip(
+        jax.tree.leaves((models.stack(plain, *changed), tested)),
+        jax.tree.leaves((changed_by_loop, tested_by_loop)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+    models.save_weights(plain, params, state, tmp_path / "plain.safetensors")
+    models.save_weights(scanned, *stacked, tmp_path / "scanned.safetensors")
+    same(*(load_file(tmp_path / f"{each}.safetensors") for each in ("scanned", "plain")))
+    same(models.load(name, tmp_path / "plain.safetensors", scan=True, **options)[1:], stacked)
+    assert decayed(stacked[0])["layer1"]["1-3"] == decayed(params)["layer1"]["1"]
+
+
+def test_in_a_loop_too_later_blocks_are_left_out_more_often():
+    options = DEEP | {"depths": (5,), "stochastic_depth": 0.9, "scan": True}
+    network = models.create("resnet18", 5, **options)
+    images = jax.random.normal(jax.random.key(1), (256, 32, 32, 3))
+    params, state = network.initialise(jax.random.key(0), images)
+
+    @jax.jit
+    def maps(key):
+        capture = tuple(f"layer1.{i}" for i in range(5))
+        captured = network.apply(params, state, images, train=True, key=key, capture=capture)[0]
+        return captured.captured
+
+    left_out = [
+        float((before == after).all((1, 2, 3)).mean())
+        for before, after in itertools.pairwise(maps(jax.random.key(2)).values())
+    ]
+    np.testing.assert_allclose(left_out, np.arange(1, 5) * 0.9 / 4, atol=0.1)

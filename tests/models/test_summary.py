@@ -34,6 +34,7 @@ def test_kept_sizes_are_the_references(formula):
     ("name", "options"),
     [
         ("resnet50", {"depths": (1, 1), "width": 4}),
+        ("resnet18", {"depths": (3, 1), "width": 4, "scan": True}),
         ("vit_tiny_patch16_224", {"depth": 3, "width": 8, "heads": 2}),
         ("vit_tiny_patch16_224", {"depth": 3, "width": 8, "heads": 2, "scan": True}),
     ],

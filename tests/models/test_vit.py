@@ -45,11 +45,12 @@ def test_the_loop_over_depth_is_the_same_network_with_the_same_file(
     options = SMALL | {"zero_init_head": False}
     plain, scanned = (models.create(name, 5, scan=scan, **options) for scan in (False, True))
     params, state = weights(plain, images)
-    stacked = models.stack(params)
+    stacked, _ = models.stack(plain, params, state)
     assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(
         jnp.shape, jax.eval_shape(scanned.initialise, KEY, images)[0]
     )
-    jax.tree.map(np.testing.assert_array_equal, models.unstack(stacked), params)
+    apart, _ = models.unstack(scanned, stacked, state)
+    jax.tree.map(np.testing.assert_array_equal, apart, params)
 
     def gradient(network, params):
         def loss(params):
@@ -58,7 +59,7 @@ def test_the_loop_over_depth_is_the_same_network_with_the_same_file(
         return quickly(jax.grad(loss))(params)
 
     for a, b in zip(
-        jax.tree.leaves(models.stack(gradient(plain, params))),
+        jax.tree.leaves(models.stack(plain, gradient(plain, params), state)[0]),
         jax.tree.leaves(gradient(scanned, stacked)),
         strict=True,
     ):
@@ -87,7 +88,7 @@ def test_stacked_blocks_are_decayed_as_single_ones_are(images):
         )[0]
         for scan in (False, True)
     )
-    assert decayed(scanned)["blocks"] == decayed(plain)["blocks"]["0"]
+    assert decayed(scanned)["blocks"]["0-1"] == decayed(plain)["blocks"]["0"]
 
 
 @pytest.mark.parametrize("scan", [False, True])

@@ -32,6 +32,7 @@ from imgclf.models.layers.pooling import (
 )
 from imgclf.models.layers.pyramid import adaptive_max, spatial_pyramid
 from imgclf.models.layers.recurrent import Recurrent
+from imgclf.models.layers.repeated import in_turn, stacked_name
 from imgclf.models.layers.residual import LayerScale, StochasticDepth, linear_rates
 from imgclf.models.layers.scaled_standardised import (
     ScaledStdConv,
@@ -90,6 +91,7 @@ __all__ = [
     "flattened",
     "global_average",
     "he_fan_out",
+    "in_turn",
     "lecun_normal",
     "linear_rates",
     "linear_uniform",
@@ -99,6 +101,7 @@ __all__ = [
     "resized_positions",
     "scaled_activation",
     "spatial_pyramid",
+    "stacked_name",
     "stored_shape",
     "truncated_normal",
 ]
