@@ -182,11 +182,8 @@ def run(words: argparse.Namespace) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     name = f"convolution{'_loop' * words.loop}_{hardware.device_name()}.json"
     output = words.output or Path(__file__).parent / "results" / name
-    command = hardware.command()
-    if words.peer_python:
-        command = command.replace(words.peer_python, "PYTHON")
     report: dict[str, Any] = {
-        "command": command,
+        "command": hardware.command(words.peer_python),
         "machine": hardware.machine(),
         "compiler_options": compiler_options(deterministic=False),
         **{"batch_size": words.batch_size, "dtype": words.dtype, "inside_a_loop": words.loop},

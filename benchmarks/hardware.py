@@ -75,10 +75,14 @@ def machine() -> dict[str, Any]:
     }
 
 
-def command() -> str:
-    """The line that was typed, with the script's path as seen from the project's folder."""
+def command(peer_python: str | None = None) -> str:
+    """The line that was typed, with the script's path as seen from the project's folder.
+
+    A peer's interpreter, whose path is a machine's own, stands there as PYTHON.
+    """
     script = Path(sys.argv[0]).resolve()
-    return shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]])
+    words = ["PYTHON" if word == peer_python else word for word in sys.argv[1:]]
+    return shlex.join(["python", f"{script.parent.name}/{script.name}", *words])
 
 
 def device_name() -> str:

@@ -214,7 +214,7 @@ def run(words: argparse.Namespace, rest: list[str]) -> bool:
     output = words.output or default
     peaks: dict[str, tuple[float, str]] = {}
     report: dict[str, Any] = {
-        "command": hardware.command(),
+        "command": hardware.command(words.peer_python),
         "machine": hardware.machine(),
         "dispatch": words.dispatch,
         "augment": words.augment,

@@ -137,9 +137,10 @@ def _weight_gradient(
 ) -> jax.Array:
     stride = window.stride
     if taps == (1, 1) and window.padding == ((0, 0), (0, 0)):
-        places = (0, 1, 2)
         x = x[:, ::stride, ::stride]
-        return jax.lax.dot_general(x, gradient, ((places, places), ((), ())))[None, None]
+        if x.shape[-1] > gradient.shape[-1]:  # fast only with the fewer channels first
+            return _product(gradient, x).T[None, None]
+        return _product(x, gradient)[None, None]
     # Images and channels change places: the output's gradient is the kernel, and the stride its
     # dilation.
     padding = [
@@ -149,6 +150,11 @@ def _weight_gradient(
     swapped = Window(1, (padding[0], padding[1]), dilation=stride)
     product = plain(swapped, x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3))
     return product.transpose(1, 2, 0, 3)
+
+
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    places = (0, 1, 2)
+    return jax.lax.dot_general(x, y, ((places, places), ((), ())))
 
 
 def _turned(kernel: jax.Array, stride: int) -> jax.Array:
