@@ -7,6 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from imgclf import models
+from imgclf.models.layers import plain_operations
 
 KEY = jax.random.key(0)
 
@@ -172,3 +173,30 @@ def test_it_learns_a_batch_and_gradients_reach_every_parameter(name, quickly):
     assert 0 < losses[0] < 5
     assert losses[-1] < losses[0]
     assert step._cache_size() == 1, "compiled again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ("cnn", "convnextv2_atto", "densenet121", "mobilenetv1_100", "regnety_002", "resnet18"),
+)
+def test_what_is_fast_on_cpu_has_the_gradients_of_the_plain_operations(name, quickly):
+    network = models.create(name, 5, **NARROW[name])
+    size = network.minimum_size
+    images = jax.random.normal(KEY, (8, size, size, 3))
+    params, model_state = quickly(network.initialise)(KEY, images)
+
+    # Compiled as in a run, since what could go wrong is what XLA makes of it there.
+    @jax.jit
+    def gradient(params):
+        def loss(params):
+            outputs, _ = network.apply(params, model_state, images, train=True, key=KEY)
+            return jnp.square(outputs.logits - jnp.arange(5)).mean()
+
+        return jax.grad(loss)(params)
+
+    found = jax.tree.leaves(gradient(params))
+    with plain_operations():
+        expected = jax.tree.leaves(gradient(params))
+    off = sum(np.square(a - b).sum() for a, b in zip(found, expected, strict=True))
+    assert off**0.5 < 1e-4 * sum(np.square(b).sum() for b in expected) ** 0.5
