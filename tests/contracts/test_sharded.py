@@ -17,7 +17,7 @@ def test_eight_devices_augment_normalise_and_descend_as_one_does(what):
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+        " --xla_cpu_parallel_codegen_split_count=1",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
