@@ -3,10 +3,15 @@
 import sys
 
 from imgclf.commands import main
+from imgclf.memory import ask_for_huge_pages
+
+COMPUTING = ("train", "evaluate", "predict")
 
 
 def run() -> None:
     """Leaves with the command's status, without waiting for a failed save or a hanging thread."""
+    if sys.argv[1:2] and sys.argv[1] in COMPUTING:
+        ask_for_huge_pages()
     status = main()
     mine = ("imgclf.training.checkpoints", "imgclf.data.workers")
     if any(getattr(sys.modules.get(name), "left_behind", False) for name in mine):

@@ -12,6 +12,7 @@ from imgclf.models.layers import (
     flattened,
     linear_uniform,
     max_pool,
+    relu,
 )
 from imgclf.models.network import Outputs
 
@@ -36,7 +37,7 @@ class Features(nn.Module):
                 kernel_init=linear_uniform,
                 name=name,
             )(x)
-            x = nn.relu(x)
+            x = relu(x)
             if name in ("0", "3", "10"):
                 x = max_pool(x, 3, 2)
         return x
@@ -53,7 +54,7 @@ class Classifier(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         for name in ("1", "4"):
             x = nn.Dropout(self.drop_rate, deterministic=not train)(x)
-            x = nn.relu(Dense(self.hidden, name=name)(x))
+            x = relu(Dense(self.hidden, name=name)(x))
         return Dense(self.num_classes, name="6")(x), x
 
 

@@ -18,6 +18,7 @@ from imgclf.models.layers import (
     StochasticDepth,
     linear_rates,
     pooled,
+    relu,
 )
 from imgclf.models.network import Outputs
 
@@ -46,7 +47,7 @@ class CifarResNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         norm = partial(BatchNorm, groups=self.batch_groups)
         x = Conv(self.width, name="conv1")(images)
-        x = nn.relu(norm(name="bn1")(x, train))
+        x = relu(norm(name="bn1")(x, train))
         rates = linear_rates(self.stochastic_depth, 3 * self.depth)
         for i, name in enumerate(self.stages):
             own = tuple(rates[i * self.depth : (i + 1) * self.depth])
@@ -83,10 +84,10 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = Conv(self.features, stride=self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y, train))
+        y = relu(self.norm(name="bn1")(y, train))
         y = Conv(self.features, name="conv2")(y)
         y = StochasticDepth(self.rate)(self.norm(name="bn2")(y, train), train)
-        return nn.relu(y + shortcut(x, self.features, self.stride))
+        return relu(y + shortcut(x, self.features, self.stride))
 
 
 def shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:

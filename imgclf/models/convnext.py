@@ -14,6 +14,7 @@ from imgclf.models.layers import (
     StochasticDepth,
     linear_rates,
     pooled,
+    times,
     truncated_normal,
 )
 from imgclf.models.network import Outputs
@@ -57,7 +58,7 @@ class Block(nn.Module):
         y = Perceptron(self.convolutional, self.response_norm, name="mlp")(y)
         if self.layer_scale is not None:
             init = nn.initializers.constant(self.layer_scale)
-            y = y * self.param("gamma", init, (channels,)).astype(y.dtype)
+            y = times(y, self.param("gamma", init, (channels,)))
         return x + StochasticDepth(self.rate)(y, train)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imgclf.models.layers import BatchNorm, Conv, Dense, Norm, average_pool, max_pool, pooled
+from imgclf.models.layers import BatchNorm, Conv, Dense, Norm, average_pool, max_pool, pooled, relu
 from imgclf.models.network import Outputs
 
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -22,9 +22,9 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = nn.relu(self.norm(name="norm1")(x, train))
+        x = relu(self.norm(name="norm1")(x, train))
         x = _conv(4 * self.growth, 1, name="conv1")(x)
-        x = nn.relu(self.norm(name="norm2")(x, train))
+        x = relu(self.norm(name="norm2")(x, train))
         return _conv(self.growth, 3, name="conv2")(x)
 
 
@@ -50,7 +50,7 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = nn.relu(self.norm(name="norm")(x, train))
+        x = relu(self.norm(name="norm")(x, train))
         return average_pool(_conv(x.shape[-1] // 2, 1, name="conv")(x), 2, 2)
 
 
@@ -65,13 +65,13 @@ class Features(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = _conv(self.stem_width, 7, 2, name="conv0")(x)
-        x = nn.relu(self.norm(name="norm0")(x, train))
+        x = relu(self.norm(name="norm0")(x, train))
         x = max_pool(x, 3, 2, padding=1)
         for i, depth in enumerate(self.depths):
             if i:
                 x = Transition(self.norm, name=f"transition{i}")(x, train)
             x = DenseBlock(depth, self.growth, self.norm, name=f"denseblock{i + 1}")(x, train)
-        return nn.relu(self.norm(name="norm5")(x, train))
+        return relu(self.norm(name="norm5")(x, train))
 
 
 class DenseNet(nn.Module):

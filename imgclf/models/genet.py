@@ -15,6 +15,7 @@ from imgclf.models.layers import (
     PooledHead,
     StochasticDepth,
     linear_rates,
+    relu,
 )
 from imgclf.models.network import Outputs
 
@@ -40,7 +41,7 @@ class BasicBlock(nn.Module):
         last = partial(self.norm, scale_init=last_scale(self.zero_init_last))
         y = ConvNormAct(self.features, 3, act="identity", norm=last, name="conv2_kxk")(y, train)
         y = StochasticDepth(self.drop_path)(y, train)
-        return nn.relu(y + shortcut(x, y, self.stride, self.norm, train))
+        return relu(y + shortcut(x, y, self.stride, self.norm, train))
 
 
 class BottleneckBlock(nn.Module):
@@ -69,7 +70,7 @@ class BottleneckBlock(nn.Module):
         last = partial(self.norm, scale_init=last_scale(self.zero_init_last))
         y = ConvNormAct(self.features, 1, act="identity", norm=last, name="conv3_1x1")(y, train)
         y = StochasticDepth(self.drop_path)(y, train)
-        return nn.relu(y + shortcut(x, y, self.stride, self.norm, train))
+        return relu(y + shortcut(x, y, self.stride, self.norm, train))
 
 
 def shortcut(x: jax.Array, y: jax.Array, stride: int, norm: Norm, train: bool) -> jax.Array:

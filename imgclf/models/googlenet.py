@@ -19,6 +19,7 @@ from imgclf.models.layers import (
     flattened,
     max_pool,
     pooled,
+    relu,
     truncated_normal,
 )
 from imgclf.models.network import Outputs
@@ -26,17 +27,17 @@ from imgclf.models.network import Outputs
 _WEIGHTS = truncated_normal(0.01)
 _conv = partial(ConvNormAct, kernel_init=_WEIGHTS)
 
-_BLOCKS = (
-    ("3a", (64, 96, 128, 16, 32, 32)),
-    ("3b", (128, 128, 192, 32, 96, 64)),
-    ("4a", (192, 96, 208, 16, 48, 64)),
-    ("4b", (160, 112, 224, 24, 64, 64)),
-    ("4c", (128, 128, 256, 24, 64, 64)),
-    ("4d", (112, 144, 288, 32, 64, 64)),
-    ("4e", (256, 160, 320, 32, 128, 128)),
-    ("5a", (256, 160, 320, 32, 128, 128)),
-    ("5b", (384, 192, 384, 48, 128, 128)),
-)
+_BLOCKS = {
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
 
 
 class PooledBranch(nn.Module):
@@ -80,7 +81,7 @@ class Auxiliary(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         dense = partial(Dense, kernel_init=_WEIGHTS)
         x = _conv(128, 1, norm=self.norm, name="conv")(adaptive_average(x, 4), train)
-        x = nn.relu(dense(1024, name="fc1")(flattened(x).astype(jnp.float32)))
+        x = relu(dense(1024, name="fc1")(flattened(x).astype(jnp.float32)))
         x = nn.Dropout(0.7, deterministic=not train)(x)
         return dense(self.num_classes, name="fc2")(x)
 
@@ -91,6 +92,8 @@ class GoogLeNet(nn.Module):
     num_classes: int
     share: float = 1.0
     """Of the paper's channels."""
+    blocks: tuple[str, ...] = tuple(_BLOCKS)
+    """Those of the nine that it has; before "4a" and "5a" the map is halved."""
     auxiliary: bool = False
     """Whether two classifiers in the middle learn, too: their logits are the auxiliary ones."""
     drop_rate: float = 0.2
@@ -122,12 +125,13 @@ class GoogLeNet(nn.Module):
         x = conv(width(192), 3, name="conv3")(x, train)
         x = max_pool(x, 3, 2, ceil=True)
         auxiliary: list[jax.Array] = []
-        for block, widths in _BLOCKS:
+        for block in self.blocks:
             if block == "4a":
                 x = max_pool(x, 3, 2, ceil=True)
             elif block == "5a":
                 x = max_pool(x, 2, 2, ceil=True)
-            x = Inception(tuple(map(width, widths)), norm, name=f"inception{block}")(x, train)
+            widths = tuple(map(width, _BLOCKS[block]))
+            x = Inception(widths, norm, name=f"inception{block}")(x, train)
             if block in ("4a", "4d") and self.auxiliary and train:
                 head = Auxiliary(self.num_classes, norm, name=f"aux{len(auxiliary) + 1}")
                 auxiliary.append(head(x, train))

@@ -183,6 +183,8 @@ class InceptionV3(nn.Module):
     num_classes: int
     share: float = 1.0
     """Of the paper's channels."""
+    blocks: tuple[str, ...] = tuple(_BLOCKS)
+    """Those of the eleven that it has."""
     auxiliary: bool = False
     """Whether a classifier in the middle learns, too: its logits are the auxiliary ones."""
     drop_rate: float = 0.0
@@ -217,7 +219,8 @@ class InceptionV3(nn.Module):
             make = partial(ConvNormAct, norm=norm, kernel_init=_WEIGHTS)
             x = make(width(features), kernel, stride, padding, name=name)(x, train)
         auxiliary: tuple[jax.Array, ...] = ()
-        for name, (branches, pool) in _BLOCKS.items():
+        for name in self.blocks:
+            branches, pool = _BLOCKS[name]
             x = Mixed(branches, pool, norm, width, name=name)(x, train)
             if name == "Mixed_6e" and self.auxiliary and train:
                 head = Auxiliary(self.num_classes, norm, width, name="AuxLogits")

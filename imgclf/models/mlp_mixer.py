@@ -23,7 +23,9 @@ from imgclf.models.layers import (
     StochasticDepth,
     activation,
     linear_rates,
+    plus,
     stored_shape,
+    times,
 )
 from imgclf.models.network import Outputs
 
@@ -39,7 +41,8 @@ class Affine(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (1, 1, x.shape[-1])
         alpha = self.param("alpha", _ONES, shape, jnp.float32)
-        return x * alpha.astype(x.dtype) + self.param("beta", _ZEROS, shape).astype(x.dtype)
+        beta = self.param("beta", _ZEROS, shape, jnp.float32)
+        return plus(times(x, alpha.reshape(-1)), beta.reshape(-1))
 
 
 class Perceptron(nn.Module):
@@ -104,9 +107,9 @@ class ResBlock(nn.Module):
         scale_init = nn.initializers.constant(self.layer_scale)
         y = Affine(name="norm1")(x).swapaxes(1, 2)
         y = Dense(t, True, _XAVIER, _ZEROS, name="linear_tokens")(y).swapaxes(1, 2)
-        x = x + drop(y * self.param("ls1", scale_init, (d,)).astype(x.dtype), train)
+        x = x + drop(times(y, self.param("ls1", scale_init, (d,))), train)
         y = Perceptron(int(self.ratio * d), name="mlp_channels")(Affine(name="norm2")(x))
-        return x + drop(y * self.param("ls2", scale_init, (d,)).astype(x.dtype), train)
+        return x + drop(times(y, self.param("ls2", scale_init, (d,))), train)
 
 
 class SpatialGatingBlock(nn.Module):

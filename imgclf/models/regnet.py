@@ -17,6 +17,7 @@ from imgclf.models.layers import (
     StochasticDepth,
     he_fan_out,
     linear_rates,
+    relu,
 )
 from imgclf.models.network import Outputs
 
@@ -57,7 +58,7 @@ class Block(nn.Module):
             shortcut = ConvNormAct(
                 self.features, 1, self.stride, act="identity", norm=self.norm, name="downsample"
             )(shortcut, train)
-        return nn.relu(x + shortcut)
+        return relu(x + shortcut)
 
 
 class Stage(nn.Module):

@@ -24,6 +24,7 @@ from imgclf.models.layers import (
     PooledHead,
     StochasticDepth,
     linear_rates,
+    relu,
 )
 from imgclf.models.network import Network, Outputs, Tree
 
@@ -47,7 +48,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         init = nn.initializers.variance_scaling(2.0 * self.groups, "fan_out", "normal")
         if self.fused:
-            return nn.relu(
+            return relu(
                 Conv(
                     self.features,
                     3,
@@ -73,7 +74,7 @@ class Block(nn.Module):
         if x.shape == y.shape:
             y = StochasticDepth(self.drop_path)(y, train)
             y = y + self.norm(name="identity")(x, train)
-        return nn.relu(y)
+        return relu(y)
 
 
 class RepVGG(nn.Module):

@@ -28,6 +28,7 @@ from imgclf.models.layers import (
     linear_rates,
     max_pool,
     pooled,
+    relu,
 )
 from imgclf.models.network import Outputs
 
@@ -84,11 +85,11 @@ class BasicBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool, rate: jax.Array | None = None) -> jax.Array:
         form = self.form
         y = Conv(self.features, 3, form.own_stride(self.stride), name="conv1")(x)
-        y = nn.relu(form.norm(name="bn1")(y, train))
+        y = relu(form.norm(name="bn1")(y, train))
         y = Conv(self.features, 3, name="conv2")(form.subsampled(y, self.stride))
         y = form.attended(form.last_norm("bn2")(y, train))
         y = StochasticDepth(self.rate)(y, train, rate)
-        return nn.relu(y + shortcut(x, self.features, self.stride, form, train))
+        return relu(y + shortcut(x, self.features, self.stride, form, train))
 
 
 class Bottleneck(nn.Module):
@@ -106,13 +107,13 @@ class Bottleneck(nn.Module):
         form = self.form
         width, groups = self.features * form.base_width // 64 * form.cardinality, form.cardinality
         y = Conv(width, 1, name="conv1")(x)
-        y = nn.relu(form.norm(name="bn1")(y, train))
+        y = relu(form.norm(name="bn1")(y, train))
         y = Conv(width, 3, form.own_stride(self.stride), groups=groups, name="conv2")(y)
-        y = nn.relu(form.norm(name="bn2")(y, train))
+        y = relu(form.norm(name="bn2")(y, train))
         y = Conv(self.features * self.expansion, 1, name="conv3")(form.subsampled(y, self.stride))
         y = form.attended(form.last_norm("bn3")(y, train))
         y = StochasticDepth(self.rate)(y, train, rate)
-        return nn.relu(y + shortcut(x, y.shape[-1], self.stride, form, train))
+        return relu(y + shortcut(x, y.shape[-1], self.stride, form, train))
 
 
 class Downsample(nn.Module):
@@ -173,7 +174,7 @@ class DeepStem(nn.Module):
         *inner, last = self.widths
         for i, width in enumerate(inner):
             x = Conv(width, 3, 2 if i == 0 else 1, name=str(3 * i))(x)
-            x = nn.relu(self.norm(name=str(3 * i + 1))(x, train))
+            x = relu(self.norm(name=str(3 * i + 1))(x, train))
         return Conv(last, 3, name=str(3 * len(inner)))(x)
 
 
@@ -185,7 +186,7 @@ class StemConvolution(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = Conv(x.shape[-1], 3, 2, name="0")(x)
-        return nn.relu(self.norm(name="1")(x, train))
+        return relu(self.norm(name="1")(x, train))
 
 
 class ResNet(nn.Module):
@@ -259,7 +260,7 @@ class ResNet(nn.Module):
             x = DeepStem(widths, norm, name="conv1")(images, train)
         else:
             x = Conv(self.width, 7, 2, name="conv1")(images)
-        x = nn.relu(norm(name="bn1")(x, train))
+        x = relu(norm(name="bn1")(x, train))
         if self.stem_convolution:
             x = StemConvolution(norm, name="maxpool")(x, train)
         else:

@@ -22,6 +22,7 @@ from imgclf.models.layers import (
     linear_rates,
     max_pool,
     pooled,
+    relu,
 )
 from imgclf.models.network import Outputs
 
@@ -54,11 +55,11 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        active = nn.relu(self.norm(name="norm1")(x, train))
+        active = relu(self.norm(name="norm1")(x, train))
         if self.downsample and (self.stride > 1 or x.shape[-1] != self.features):
             x = self.downsample(self.features, self.stride, name="downsample")(active)
         y = self.conv(self.features, 3, self.stride, name="conv1")(active)
-        y = self.conv(self.features, 3, name="conv2")(nn.relu(self.norm(name="norm2")(y, train)))
+        y = self.conv(self.features, 3, name="conv2")(relu(self.norm(name="norm2")(y, train)))
         return x + StochasticDepth(self.rate)(y, train)
 
 
@@ -74,14 +75,14 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        active = nn.relu(self.norm(name="norm1")(x, train))
+        active = relu(self.norm(name="norm1")(x, train))
         if self.downsample:
             x = self.downsample(self.features, self.stride, name="downsample")(active)
         middle = max(8, (self.features // 4 + 4) // 8 * 8)
         y = self.conv(middle, 1, name="conv1")(active)
-        y = nn.relu(self.norm(name="norm2")(y, train))
+        y = relu(self.norm(name="norm2")(y, train))
         y = self.conv(middle, 3, self.stride, name="conv2")(y)
-        y = nn.relu(self.norm(name="norm3")(y, train))
+        y = relu(self.norm(name="norm3")(y, train))
         y = self.conv(self.features, 1, name="conv3")(y)
         return x + StochasticDepth(self.rate)(y, train)
 
@@ -119,9 +120,9 @@ class Stem(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if self.deep:
             x = self.conv(self.features // 2, 3, 2, name="conv1")(x)
-            x = nn.relu(self.norm(name="norm1")(x, train))
+            x = relu(self.norm(name="norm1")(x, train))
             x = self.conv(self.features // 2, 3, name="conv2")(x)
-            x = nn.relu(self.norm(name="norm2")(x, train))
+            x = relu(self.norm(name="norm2")(x, train))
             x = self.conv(self.features, 3, name="conv3")(x)
         else:
             x = self.conv(self.features, 7, 2, name="conv")(x)
@@ -199,7 +200,7 @@ class ResNetV2(nn.Module):
             own, rates = tuple(rates[:depth]), rates[depth:]
             parts.append(partial(Stage, block, own, self.widths[i], 2 if i else 1, downsample))
         x = Numbered(parts, name="stages")(x, train)
-        x = nn.relu(norm(name="norm")(x, train))
+        x = relu(norm(name="norm")(x, train))
         features = pooled(x, self.dense)
         x = nn.Dropout(self.drop_rate, deterministic=not train)(features)
         logits = Head(self.num_classes, name="head")(x if self.dense else x[:, None, None])

@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imgclf.models.layers import BatchNorm, Conv, Dense, Norm, linear_uniform, max_pool, pooled
+from imgclf.models.layers import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Norm,
+    linear_uniform,
+    max_pool,
+    pooled,
+    relu,
+)
 from imgclf.models.network import Outputs
 
 _conv = partial(Conv, kernel_init=linear_uniform)
@@ -24,7 +33,7 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = _conv(self.features, self.kernel, self.stride, name="0")(x)
-        return nn.relu(self.norm(name="1")(x, train))
+        return relu(self.norm(name="1")(x, train))
 
 
 class Shortened(nn.Module):
@@ -37,7 +46,7 @@ class Shortened(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = _conv(x.shape[-1], 3, 2, groups=x.shape[-1], name="0")(x)
         x = _conv(self.features, 1, name="2")(self.norm(name="1")(x, train))
-        return nn.relu(self.norm(name="3")(x, train))
+        return relu(self.norm(name="3")(x, train))
 
 
 class Branch(nn.Module):
@@ -50,10 +59,10 @@ class Branch(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = _conv(self.features, 1, name="0")(x)
-        x = nn.relu(self.norm(name="1")(x, train))
+        x = relu(self.norm(name="1")(x, train))
         x = _conv(self.features, 3, self.stride, groups=self.features, name="3")(x)
         x = _conv(self.features, 1, name="5")(self.norm(name="4")(x, train))
-        return nn.relu(self.norm(name="6")(x, train))
+        return relu(self.norm(name="6")(x, train))
 
 
 class Unit(nn.Module):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imgclf.models.layers import Conv, max_pool, pooled
+from imgclf.models.layers import Conv, max_pool, pooled, relu
 from imgclf.models.network import Outputs
 
 _ZEROS = nn.initializers.zeros
@@ -22,9 +22,9 @@ class Fire(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.relu(_conv(self.squeezed, 1, name="squeeze")(x))
-        one = nn.relu(_conv(4 * self.squeezed, 1, name="expand1x1")(x))
-        three = nn.relu(_conv(4 * self.squeezed, 3, name="expand3x3")(x))
+        x = relu(_conv(self.squeezed, 1, name="squeeze")(x))
+        one = relu(_conv(4 * self.squeezed, 1, name="expand1x1")(x))
+        three = relu(_conv(4 * self.squeezed, 3, name="expand3x3")(x))
         return jnp.concatenate([one, three], -1)
 
 
@@ -38,7 +38,7 @@ class Features(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         features, kernel = self.stem
-        x = nn.relu(_conv(features, kernel, 2, padding=0, name="0")(x))
+        x = relu(_conv(features, kernel, 2, padding=0, name="0")(x))
         fires = iter(self.squeezed)
         for place in range(2, 2 + len(self.pools) + len(self.squeezed)):
             if place in self.pools:
@@ -58,7 +58,7 @@ class Classifier(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = nn.Dropout(self.drop_rate, deterministic=not train)(x)
         kernel_init = nn.initializers.normal(0.01)
-        return nn.relu(_conv(self.num_classes, 1, kernel_init=kernel_init, name="1")(x))
+        return relu(_conv(self.num_classes, 1, kernel_init=kernel_init, name="1")(x))
 
 
 class SqueezeNet(nn.Module):

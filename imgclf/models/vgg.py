@@ -21,6 +21,7 @@ from imgclf.models.layers import (
     flattened,
     max_pool,
     pooled,
+    relu,
 )
 from imgclf.models.network import Outputs
 
@@ -52,7 +53,7 @@ class Features(nn.Module):
                 x = Conv(features, use_bias=True, bias_init=_ZEROS, name=str(place))(x)
                 if self.norm:
                     x = self.norm(name=str(place + 1))(x, train)
-                x = nn.relu(x)
+                x = relu(x)
                 place += 3 if self.norm else 2
             x = max_pool(x, 2, 2)
             place += 1
@@ -70,9 +71,9 @@ class HiddenConvolutions(nn.Module):
         if min(x.shape[1:3]) < _SIDE:
             x = adaptive_average(x, _SIDE)
         conv = partial(Conv, self.hidden, use_bias=True, bias_init=_ZEROS)
-        x = nn.relu(conv(_SIDE, padding=0, name="fc1")(x))
+        x = relu(conv(_SIDE, padding=0, name="fc1")(x))
         x = nn.Dropout(self.drop_rate, deterministic=not train)(x)
-        return nn.relu(conv(1, name="fc2")(x))
+        return relu(conv(1, name="fc2")(x))
 
 
 class Head(nn.Module):
@@ -98,7 +99,7 @@ class Classifier(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         dense = partial(Dense, kernel_init=_NORMAL, bias_init=_ZEROS)
         for name in ("0", "3"):
-            x = nn.relu(dense(self.hidden, name=name)(x))
+            x = relu(dense(self.hidden, name=name)(x))
             x = nn.Dropout(self.drop_rate, deterministic=not train)(x)
         return dense(self.num_classes, name="6")(x), x
 

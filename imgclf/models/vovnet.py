@@ -18,6 +18,7 @@ from imgclf.models.layers import (
     StochasticDepth,
     linear_rates,
     max_pool,
+    relu,
 )
 from imgclf.models.network import Outputs
 
@@ -34,7 +35,7 @@ class SeparableConvNormAct(nn.Module):
         channels = x.shape[-1]
         x = Conv(channels, 3, self.stride, groups=channels, name="conv_dw")(x)
         x = Conv(self.features, 1, name="conv_pw")(x)
-        return nn.relu(self.norm(name="bn")(x, train))
+        return relu(self.norm(name="bn")(x, train))
 
 
 class EffectiveSqueezeExcite(nn.Module):

@@ -72,8 +72,11 @@ NARROW = {
     "alexnet": {"width": 4, "hidden": 16, "drop_rate": 0.0},
     "vgg11": {"depths": (1, 1), "width": 4, "hidden": 16, "drop_rate": 0.0},
     "vgg11_bn": {"depths": (1, 1), "width": 4, "hidden": 16, "drop_rate": 0.0},
-    "googlenet": {"share": 0.1},
-    "inception_v3": {"share": 0.05},
+    "googlenet": {"share": 0.1, "blocks": ("3a", "4a", "5a")},
+    "inception_v3": {
+        "share": 0.05,
+        "blocks": ("Mixed_5b", "Mixed_6a", "Mixed_6b", "Mixed_7a", "Mixed_7b"),
+    },
     "squeezenet1_1": {"squeezed": (2, 2, 4, 4, 4, 4, 4, 4)},
     "densenet121": {"depths": (2, 2), "growth": 4, "stem_width": 8},
     "shufflenet_v2_x0_5": {"widths": (8, 16, 16), "depths": (2, 2), "stem_width": 8},
@@ -143,9 +146,10 @@ def test_every_family_has_a_narrow_form():
     assert {models.entry(name).family for name in NARROW} == families
 
 
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NARROW)
-def test_it_learns_a_batch_and_gradients_reach_every_parameter(name, quickly):
-    network = models.create(name, 5, **NARROW[name])
+def test_it_learns_a_batch_and_gradients_reach_every_parameter(name, dtype, quickly):
+    network = models.create(name, 5, dtype=dtype, **NARROW[name])
     size = network.minimum_size
     images = jax.random.normal(KEY, (8, size, size, 3))
     labels = jnp.arange(8) % 5
@@ -178,7 +182,16 @@ def test_it_learns_a_batch_and_gradients_reach_every_parameter(name, quickly):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ("cnn", "convnextv2_atto", "densenet121", "mobilenetv1_100", "regnety_002", "resnet18"),
+    (
+        "cnn",
+        "convnextv2_atto",
+        "densenet121",
+        "mobilenetv1_100",
+        "regnety_002",
+        "resmlp_12_224",
+        "resnet18",
+        "vit_tiny_patch16_224",
+    ),
 )
 def test_what_is_fast_on_cpu_has_the_gradients_of_the_plain_operations(name, quickly):
     network = models.create(name, 5, **NARROW[name])

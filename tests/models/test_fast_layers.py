@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from imgclf import models
-from imgclf.models.layers import BatchNorm, max_pool, plain_operations
+from imgclf.models.layers import BatchNorm, max_pool, plain_operations, plus, relu, times
+from imgclf.models.layers.channelwise import matmul
 
 
 def noise(*shape, seed=0):
@@ -64,6 +65,45 @@ def test_a_maximum_sends_its_gradient_to_the_pixel_that_the_plain_one_does(
     for a, b, c in zip(got, expected, many, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-5)
         np.testing.assert_allclose(a, c[0], rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(6, 4), (6, 5, 4), (16, 5, 4), (6, 5, 3, 4)])
+@pytest.mark.parametrize(
+    ("function", "size"), [(plus, (4,)), (times, (4,)), (matmul, (4, 3)), (matmul, (4, 9))]
+)
+def test_gradients_of_what_is_done_with_channels_are_the_plain_ones(function, size, shape, dtype):
+    x, weights = noise(*shape).astype(dtype), noise(*size, seed=1)
+
+    def loss(x, weights):
+        y = function(x, weights)
+        assert y.dtype == dtype
+        return (y * noise(*y.shape, seed=2)).sum()
+
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    got = run(x, weights)
+    with plain_operations():
+        expected = run(x, weights)
+    exact = 1e-5 if dtype == "float32" else 0.02
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        a, b = np.float32(a), np.float32(b)
+        np.testing.assert_allclose(a, b, rtol=exact, atol=exact * np.abs(b).max())
+
+
+def test_long_sums_of_short_numbers_do_not_stand_still():
+    x = jnp.ones((64, 40, 40, 2), jnp.bfloat16)
+    slope = jax.jit(jax.grad(lambda bias: plus(x, bias).sum(dtype=jnp.float32)))(jnp.zeros(2))
+    np.testing.assert_allclose(slope, x[..., 0].size, rtol=0.005)
+
+
+def test_rectified_numbers_have_the_derivatives_of_the_plain_ones():
+    x = jnp.array([-2.0, -0.0, 0.0, 1e-30, 3.0, jnp.inf, -jnp.inf])
+    np.testing.assert_array_equal(relu(x), jax.nn.relu(x))
+    for derivative in (jax.grad, jax.jacfwd):
+        got, expected = (jax.vmap(derivative(function))(x) for function in (relu, jax.nn.relu))
+        np.testing.assert_array_equal(got, expected)
+    assert jnp.isnan(relu(jnp.nan))
 
 
 def test_no_gradient_of_a_maximum_is_lost_where_the_norm_before_it_is_worked_out_twice():

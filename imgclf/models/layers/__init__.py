@@ -5,11 +5,12 @@ unbiased running variance, uniform initial values of linear layers. Images are N
 does another thing in training takes `(x, train)`, and every norm does.
 """
 
-from imgclf.models.layers.activations import Activation, activation
+from imgclf.models.layers.activations import Activation, activation, relu
 from imgclf.models.layers.adaptive import adaptive_average, flattened
 from imgclf.models.layers.attention import CBAM, EfficientChannelAttention, SqueezeExcite
 from imgclf.models.layers.attention_pool import AttentionPool
 from imgclf.models.layers.blur import blur_pool
+from imgclf.models.layers.channelwise import plus, times
 from imgclf.models.layers.convnormact import ConvNormAct
 from imgclf.models.layers.convolution import Conv, Padding
 from imgclf.models.layers.generalised import GeneralisedMean, StochasticPool
@@ -97,11 +98,14 @@ __all__ = [
     "linear_uniform",
     "max_pool",
     "plain_operations",
+    "plus",
     "pooled",
+    "relu",
     "resized_positions",
     "scaled_activation",
     "spatial_pyramid",
     "stacked_name",
     "stored_shape",
+    "times",
     "truncated_normal",
 ]

@@ -7,8 +7,21 @@ import jax
 import jax.numpy as jnp
 
 from imgclf.errors import unknown
+from imgclf.models.layers.plain import once
 
 Activation = Callable[[jax.Array], jax.Array]
+
+
+@jax.custom_jvp
+def relu(x: jax.Array) -> jax.Array:
+    """`x` where it is positive, else 0; its derivative needs only that, and not `x`."""
+    return once(jnp.maximum(x, 0))
+
+
+@relu.defjvp
+def _of_relu(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    y = relu(*primals)
+    return y, jnp.where(y > 0, tangents[0], 0)
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -22,7 +35,7 @@ def identity(x: jax.Array) -> jax.Array:
 
 
 _NAMED: dict[str, Activation] = {
-    "relu": jax.nn.relu,
+    "relu": relu,
     "relu6": jax.nn.relu6,
     "leaky_relu": jax.nn.leaky_relu,
     "elu": jax.nn.elu,

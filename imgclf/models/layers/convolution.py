@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imgclf.models.layers import fast_convolution, fast_depthwise
+from imgclf.models.layers.channelwise import plus
 from imgclf.models.layers.fast_convolution import Window, plain
 from imgclf.models.layers.initial import Initializer, bias_uniform, he_fan_out
-from imgclf.models.layers.plain import are_plain
+from imgclf.models.layers.plain import are_plain, once
 
 Padding = int | tuple[int, int] | Literal["SAME"]
 """px of zeros on every side, or above and below, left and right; "SAME" is TensorFlow's rule: as
@@ -56,6 +57,7 @@ def _convolve(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _kept(
     window: Window, x: jax.Array, kernel: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    x = once(x)
     return _convolve(window, x, kernel), (x, kernel)
 
 
@@ -63,6 +65,7 @@ def _gradients(
     window: Window, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
+    gradient = once(gradient)
     fast = _fast(window, kernel)
 
     def of_plain_by_input(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -131,5 +134,5 @@ class Conv(nn.Module):
         y = convolve(x, kernel, self.stride, padding, self.groups, self.dilation)
         if self.use_bias:
             bias_init = self.bias_init or bias_uniform(height * width * shape[2])
-            y = y + self.param("bias", bias_init, (self.features,)).astype(x.dtype)
+            y = plus(y, self.param("bias", bias_init, (self.features,)))
         return y

@@ -14,6 +14,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from imgclf.models.layers.fast_sums import product
+
 MERGED = 32
 """Inputs, at most, of groups that are merged: fewer at once leave the processor idle."""
 
@@ -135,26 +137,18 @@ def _input_gradient(
 def _weight_gradient(
     window: Window, taps: tuple[int, int], x: jax.Array, gradient: jax.Array
 ) -> jax.Array:
-    stride = window.stride
     if taps == (1, 1) and window.padding == ((0, 0), (0, 0)):
-        x = x[:, ::stride, ::stride]
-        if x.shape[-1] > gradient.shape[-1]:  # fast only with the fewer channels first
-            return _product(gradient, x).T[None, None]
-        return _product(x, gradient)[None, None]
+        seen = jax.lax.optimization_barrier(x[:, :: window.stride, :: window.stride])
+        return product(seen, gradient)[None, None]
     # Images and channels change places: the output's gradient is the kernel, and the stride its
     # dilation.
     padding = [
-        (before, k + (n - 1) * stride - size - before)
+        (before, k + (n - 1) * window.stride - size - before)
         for size, n, k, (before, _) in _axes(window, x.shape, taps, gradient)
     ]
-    swapped = Window(1, (padding[0], padding[1]), dilation=stride)
-    product = plain(swapped, x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3))
-    return product.transpose(1, 2, 0, 3)
-
-
-def _product(x: jax.Array, y: jax.Array) -> jax.Array:
-    places = (0, 1, 2)
-    return jax.lax.dot_general(x, y, ((places, places), ((), ())))
+    swapped = Window(1, (padding[0], padding[1]), dilation=window.stride)
+    found = plain(swapped, x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3))
+    return found.transpose(1, 2, 0, 3)
 
 
 def _turned(kernel: jax.Array, stride: int) -> jax.Array:
@@ -163,7 +157,7 @@ def _turned(kernel: jax.Array, stride: int) -> jax.Array:
     extra = [(0, -height % stride), (0, -width % stride), (0, 0), (0, 0)]
     rows, columns = -(-height // stride), -(-width // stride)
     parts = jnp.pad(kernel, extra).reshape(rows, stride, columns, stride, inputs, outputs)
-    parts = jnp.flip(parts, (0, 2)).transpose(0, 2, 5, 1, 3, 4)
+    parts = jax.lax.optimization_barrier(jnp.flip(parts, (0, 2))).transpose(0, 2, 5, 1, 3, 4)
     return parts.reshape(rows, columns, outputs, -1)
 
 

@@ -20,18 +20,33 @@ def shared_out(x: jax.Array) -> jax.Array:
 
 
 def channel_sums(
-    function: Callable[..., Sequence[jax.Array]], *arrays_bhwc: jax.Array
+    function: Callable[..., Sequence[jax.Array]], *arrays: jax.Array
 ) -> list[jax.Array]:
-    """Sums (c,) of each of the arrays (..., c) that `function` makes of the arrays' rows."""
-    parts = [shared_out(x) for x in arrays_bhwc]
+    """Sums (c,), in their type, of each of the arrays (..., c) that `function` makes of the rows of
+    images (b, h, w, c), of tokens (b, t, c), or of vectors (b, c)."""
+    if arrays[0].ndim < 3:
+        return [y.sum(0) for y in function(*arrays)]
+    parts = [shared_out(x if x.ndim > 3 else x[:, :, None]) for x in arrays]
     rows = parts[0].shape[2]
 
     def row(i: int | jax.Array) -> Sequence[jax.Array]:
         each = (jax.lax.dynamic_index_in_dim(x, i, axis=2, keepdims=False) for x in parts)
-        return [y.sum(1) for y in function(*each)]
+        # A long sum of short numbers would stand still.
+        exact = (y.astype(jnp.promote_types(y.dtype, jnp.float32)) for y in each)
+        return [y.sum(1) for y in function(*exact)]
 
     def add(i: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
         return [total + y for total, y in zip(sums, row(i), strict=True)]
 
     zeros = [jnp.zeros(y.shape, y.dtype) for y in jax.eval_shape(lambda: row(0))]
-    return [total.sum((0, 1)) for total in jax.lax.fori_loop(0, rows, add, zeros)]
+    totals = jax.lax.fori_loop(0, rows, add, zeros)
+    return [total.sum(tuple(range(total.ndim - 1))).astype(arrays[0].dtype) for total in totals]
+
+
+def product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Sum (c, d) over all places of the products of the channels of (..., c) and (..., d)."""
+    if x.shape[-1] > y.shape[-1]:
+        # Fast only with the fewer channels first; but for the barrier XLA would change them back.
+        return jax.lax.optimization_barrier(product(y, x)).T
+    places = tuple(range(x.ndim - 1))
+    return jax.lax.dot_general(x, y, ((places, places), ((), ())))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from imgclf.models.layers.channelwise import matmul, plus
 from imgclf.models.layers.initial import Initializer, bias_uniform, linear_uniform
 
 
@@ -20,9 +21,9 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         inputs = x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (inputs, self.features), jnp.float32)
-        y = x @ kernel.astype(x.dtype)
+        y = matmul(x, kernel)
         if self.use_bias:
             bias_init = self.bias_init or bias_uniform(inputs)
             bias = self.param("bias", bias_init, (self.features,), jnp.float32)
-            y = y + bias.astype(x.dtype)
+            y = plus(y, bias)
         return y

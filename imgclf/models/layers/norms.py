@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imgclf.errors import UserError
+from imgclf.models.layers.channelwise import plus, times
 from imgclf.models.layers.fast_norm import normalised
 from imgclf.models.layers.initial import Initializer
-from imgclf.models.layers.plain import are_plain
+from imgclf.models.layers.plain import on_cpu
 
 Norm = Callable[..., Any]
 """Makes a norm: `BatchNorm`, or one with other fields as a `partial` of it."""
@@ -49,7 +50,7 @@ class BatchNorm(nn.Module):
             return (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
 
         def normalise_by_itself(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            if jax.default_backend() == "cpu" and x.ndim == 4 and not are_plain():
+            if x.ndim == 4 and on_cpu():
                 return normalised(self.epsilon, x, scale, bias)
             axes = tuple(range(x.ndim - 1))
             mean = x.mean(axes)
@@ -97,9 +98,9 @@ class LayerNorm(nn.Module):
         mean = y.mean(-1, keepdims=True)
         var = jnp.square(y - mean).mean(-1, keepdims=True)
         y = (y - mean) * jax.lax.rsqrt(var + self.epsilon)
-        y = y * self.param("scale", self.scale_init, (x.shape[-1],), jnp.float32)
+        y = times(y, self.param("scale", self.scale_init, (x.shape[-1],), jnp.float32))
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+            y = plus(y, self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32))
         return y.astype(x.dtype)
 
 
@@ -127,9 +128,9 @@ class GroupNorm(nn.Module):
         mean = y.mean((1, 3), keepdims=True)
         var = jnp.square(y - mean).mean((1, 3), keepdims=True)
         y = ((y - mean) * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape)
-        y = y * self.param("scale", self.scale_init, (channels,), jnp.float32)
+        y = times(y, self.param("scale", self.scale_init, (channels,), jnp.float32))
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+            y = plus(y, self.param("bias", nn.initializers.zeros, (channels,), jnp.float32))
         return y.astype(x.dtype)
 
 
@@ -145,4 +146,4 @@ class GRN(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         norm = jnp.sqrt(jnp.square(y).sum((1, 2), keepdims=True))
         relative = norm / (norm.mean(-1, keepdims=True) + self.epsilon)
-        return (y + (scale * (y * relative) + bias)).astype(x.dtype)
+        return (y + plus(times(y * relative, scale), bias)).astype(x.dtype)

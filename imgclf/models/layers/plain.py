@@ -26,4 +26,18 @@ def are_plain() -> bool:
     return _plain.value
 
 
+def on_cpu() -> bool:
+    """Whether layers take what is fast on CPU."""
+    return jax.default_backend() == "cpu" and not are_plain()
+
+
+def once(x: jax.Array) -> jax.Array:
+    """`x`, worked out once on CPU, and not anew by everything that needs it.
+
+    XLA would there work out anew the sum of a block and its shortcut, say, and with it those of the
+    blocks before, in whatever reads it, the gradients too.
+    """
+    return jax.lax.optimization_barrier(x) if on_cpu() else x
+
+
 _plain = jax.make_user_context(False)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from imgclf.models.layers import fast_pooling
 from imgclf.models.layers.convolution import Padding, sides
-from imgclf.models.layers.fast_pooling import Sides, input_gradient
+from imgclf.models.layers.fast_pooling import Sides
 from imgclf.models.layers.plain import are_plain
 
 
@@ -30,8 +31,15 @@ def _plain_max_pool(kernel: int, stride: int, pad: Sides, x: jax.Array) -> jax.A
     return nn.max_pool(x, (kernel, kernel), strides=(stride, stride), padding=pad)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _max_pool(kernel: int, stride: int, pad: Sides, x: jax.Array) -> jax.Array:
+    fast = partial(fast_pooling.forward, kernel, stride, pad)
+    plain = partial(_plain_max_pool, kernel, stride, pad)
+    return jax.lax.platform_dependent(x, cpu=fast, default=plain)
+
+
 def _kept(kernel: int, stride: int, pad: Sides, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _plain_max_pool(kernel, stride, pad, x), x
+    return _max_pool(kernel, stride, pad, x), x
 
 
 def _gradient(
@@ -40,11 +48,10 @@ def _gradient(
     def of_plain(x: jax.Array, gradient: jax.Array) -> jax.Array:
         return jax.vjp(partial(_plain_max_pool, kernel, stride, pad), x)[1](gradient)[0]
 
-    fast = partial(input_gradient, kernel, stride, pad)
+    fast = partial(fast_pooling.input_gradient, kernel, stride, pad)
     return (jax.lax.platform_dependent(x, gradient, cpu=fast, default=of_plain),)
 
 
-_max_pool = jax.custom_vjp(_plain_max_pool, nondiff_argnums=(0, 1, 2))
 _max_pool.defvjp(_kept, _gradient)
 
 

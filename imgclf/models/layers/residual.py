@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from imgclf.models.layers.channelwise import times
+
 
 class StochasticDepth(nn.Module):
     """Takes a whole branch away from some images in training (arXiv:1603.09382).
@@ -32,7 +34,7 @@ class LayerScale(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.constant(self.initial)
-        return x * self.param("gamma", init, (x.shape[-1],), jnp.float32).astype(x.dtype)
+        return times(x, self.param("gamma", init, (x.shape[-1],), jnp.float32))
 
 
 def linear_rates(rate: float, blocks: int) -> list[float]:

@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from imgclf.errors import unknown
 from imgclf.models.layers.activations import Activation, activation
+from imgclf.models.layers.channelwise import plus
 from imgclf.models.layers.convolution import Padding, convolve, sides
 from imgclf.models.layers.initial import Initializer
 
@@ -80,4 +81,4 @@ class ScaledStdConv(nn.Module):
 
         padding = sides(self.kernel // 2 if self.padding is None else self.padding)
         y = convolve(x, kernel.astype(x.dtype), self.stride, padding, self.groups)
-        return y + bias.astype(x.dtype)
+        return plus(y, bias)

@@ -1,0 +1,29 @@
+"""Where this process's memory comes from."""
+
+import os
+import sys
+from pathlib import Path
+
+SETTING = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def ask_for_huge_pages() -> None:
+    """Starts this process anew, as the same process, with a memory of huge pages.
+
+    XLA on CPU takes the memory of a step anew for every step, and by pages of 4 KiB that takes up
+    to a fifth of it. The C library can ask for huge ones (glibc 2.35), but only if its own variable
+    says so when it is loaded. Does nothing where that variable is set already, where it is another
+    library's, or where the kernel gives such pages without being asked, or to nobody.
+    """
+    name, value = SETTING
+    if sys.platform != "linux" or name in os.environ or not sys.executable:
+        return
+    try:
+        on_request = "[madvise]" in _HUGE_PAGES.read_text()
+        of_glibc = bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (OSError, ValueError):
+        return
+    if on_request and of_glibc:
+        os.environ[name] = value
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
