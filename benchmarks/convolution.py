@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 from peers.client import Peer, started
 
+from imgclf.memory import ask_for_huge_pages
 from imgclf.models.layers import plain_operations
 from imgclf.models.layers.convolution import convolve
 from imgclf.training.backend import compiler_options
@@ -254,4 +255,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    ask_for_huge_pages()  # as a run does; the peers have them, too
     main()

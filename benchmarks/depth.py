@@ -24,6 +24,7 @@ from ours import Ours, Prediction, calibrated
 from train_step import case
 
 from imgclf import Recipe
+from imgclf.memory import ask_for_huge_pages
 
 PROGRAMS = {
     "forward": Prediction,
@@ -117,4 +118,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    ask_for_huge_pages()  # as a run does; the peers have them, too
     main()

@@ -70,6 +70,7 @@ def machine() -> dict[str, Any]:
         "imgclf": imgclf.__version__,
         **{name: importlib.metadata.version(name) for name in packages},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
     }

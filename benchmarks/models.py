@@ -34,6 +34,7 @@ from ours import Ours, Prediction, calibrated
 from train_step import Case, case
 
 from imgclf import UserError
+from imgclf.memory import ask_for_huge_pages
 from imgclf.models import count_parameters, multiply_adds, names
 from imgclf.models.network import Network
 from imgclf.recipe.resolution import resolve
@@ -175,4 +176,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    ask_for_huge_pages()  # as a run does; the peers have them, too
     main()

@@ -40,6 +40,7 @@ from peers.client import Peer, started
 from imgclf import Data, Model, Preprocess, Recipe, Steps, UserError
 from imgclf.augmentation import Crop, Flip
 from imgclf.data import Synthetic
+from imgclf.memory import ask_for_huge_pages
 from imgclf.models import entry
 from imgclf.optimizers import SGD
 from imgclf.recipe.resolution import resolve
@@ -338,4 +339,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    ask_for_huge_pages()  # as a run does; the peers have them, too
     main()
