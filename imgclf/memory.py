@@ -2,10 +2,9 @@
 
 import os
 import sys
-from pathlib import Path
 
 SETTING = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
 
 
 def ask_for_huge_pages() -> None:
@@ -20,10 +19,10 @@ def ask_for_huge_pages() -> None:
     if sys.platform != "linux" or name in os.environ or not sys.executable:
         return
     try:
-        on_request = "[madvise]" in _HUGE_PAGES.read_text()
-        of_glibc = bool(os.confstr("CS_GNU_LIBC_VERSION"))
+        with open(_HUGE_PAGES) as file:
+            on_request = "[madvise]" in file.read()
+        if on_request and os.confstr("CS_GNU_LIBC_VERSION"):
+            os.environ[name] = value
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     except (OSError, ValueError):
-        return
-    if on_request and of_glibc:
-        os.environ[name] = value
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        return  # it goes on as it is

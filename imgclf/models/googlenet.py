@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from imgclf.errors import unknown
 from imgclf.models.layers import (
     BatchNorm,
     ConvNormAct,
@@ -105,7 +106,14 @@ class GoogLeNet(nn.Module):
 
     classifier: ClassVar[str] = "fc"
     stem: ClassVar[str] = "conv1.conv"
-    stages: ClassVar[tuple[str, ...]] = ("conv3", "inception3b", "inception4e", "inception5b")
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What comes last of each size of the map, as far as it is there."""
+        return (
+            "conv3",
+            *(f"inception{name}" for name in ("3b", "4e", "5b") if name in self.blocks),
+        )
 
     @property
     def other_classifiers(self) -> tuple[str, ...]:
@@ -130,6 +138,8 @@ class GoogLeNet(nn.Module):
                 x = max_pool(x, 3, 2, ceil=True)
             elif block == "5a":
                 x = max_pool(x, 2, 2, ceil=True)
+            if block not in _BLOCKS:
+                raise unknown("block", block, _BLOCKS)
             widths = tuple(map(width, _BLOCKS[block]))
             x = Inception(widths, norm, name=f"inception{block}")(x, train)
             if block in ("4a", "4d") and self.auxiliary and train:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from imgclf.errors import unknown
 from imgclf.models.layers import (
     BatchNorm,
     ConvNormAct,
@@ -196,7 +197,12 @@ class InceptionV3(nn.Module):
 
     classifier: ClassVar[str] = "fc"
     stem: ClassVar[str] = "Conv2d_1a_3x3.conv"
-    stages: ClassVar[tuple[str, ...]] = ("Conv2d_2b_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c")
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What comes last of each size of the map, as far as it is there."""
+        last = ("Mixed_5d", "Mixed_6e", "Mixed_7c")
+        return ("Conv2d_2b_3x3", *(name for name in last if name in self.blocks))
 
     @property
     def other_classifiers(self) -> tuple[str, ...]:
@@ -220,6 +226,8 @@ class InceptionV3(nn.Module):
             x = make(width(features), kernel, stride, padding, name=name)(x, train)
         auxiliary: tuple[jax.Array, ...] = ()
         for name in self.blocks:
+            if name not in _BLOCKS:
+                raise unknown("block", name, _BLOCKS)
             branches, pool = _BLOCKS[name]
             x = Mixed(branches, pool, norm, width, name=name)(x, train)
             if name == "Mixed_6e" and self.auxiliary and train:

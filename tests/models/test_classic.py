@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imgclf import models
+from imgclf import UserError, models
 from imgclf.models.layers import adaptive_average, average_pool, max_pool
 
 KEY = jax.random.key(0)
@@ -129,3 +129,25 @@ def test_the_mean_over_classified_places_is_the_answer_for_the_image(
     found = answer(every, *given, images).logits
     assert found.ndim == 4 and found.shape[1] > found.shape[2] > 1
     np.testing.assert_allclose(found.mean((1, 2)), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "stages"),
+    [
+        ("googlenet", ("3a", "3b", "4a"), ("conv3", "inception3b")),
+        ("inception_v3", ("Mixed_5d", "Mixed_6a"), ("Conv2d_2b_3x3", "Mixed_5d")),
+    ],
+)
+def test_of_fewer_blocks_the_stages_that_are_there_can_be_captured(name, blocks, stages):
+    network = models.create(name, 3, share=0.05, blocks=blocks)
+    assert network.stages == stages
+    images = jax.ShapeDtypeStruct((1, *network.image_shape), "float32")
+
+    def run(key, images):
+        params, model_state = network.initialise(key, images)
+        return network.apply(params, model_state, images, train=False, capture=stages)[0]
+
+    assert set(jax.eval_shape(run, jax.random.key(0), images).captured) == set(stages)
+    unknown = models.create(name, 3, blocks=(*blocks, blocks[0] + "x"))
+    with pytest.raises(UserError, match=f"Unknown block '{blocks[0]}x'; did you mean"):
+        jax.eval_shape(unknown.initialise, jax.random.key(0), images)
