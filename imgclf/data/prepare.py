@@ -164,10 +164,11 @@ def verify(out: str | os.PathLike[str]) -> tuple[int, list[str]]:
 def _plan_in(folder: Path) -> dict[str, Any] | None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"The `out` must be a folder; {folder} is a file")
+    # Listed before it is read: another run, which writes its plan first, may begin at any moment.
+    others = sorted(each.name for each in folder.glob("[!.]*"))
     try:
         return json.loads((folder / _PLAN).read_text())
     except FileNotFoundError:
-        others = sorted(each.name for each in folder.glob("[!.]*"))
         if others:
             raise UserError(
                 f"The `out` must be an empty folder, or one that `imgclf data prepare` began; "

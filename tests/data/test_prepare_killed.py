@@ -127,9 +127,8 @@ def test_an_interrupt_ends_all_processes_with_one_line(photos, tmp_path, undistu
 
 def test_two_runs_at_once_into_one_folder_write_the_same_bytes(photos, tmp_path, undisturbed):
     runs = [start(photos, tmp_path / "out", 1) for _ in range(2)]
-    for each in runs:
-        _, err = each.communicate(timeout=SECONDS)
-        assert each.returncode == 0, err
+    said = [each.communicate(timeout=SECONDS) for each in runs]
+    assert [each.returncode for each in runs] == [0, 0], said
     assert contents(tmp_path / "out") == undisturbed
 
 
