@@ -7,6 +7,7 @@ they are written in that form here. A stride in the input's gradient would be mu
 zeros, and many small groups are slow, too. `benchmarks/convolution.py` measures all that.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,9 @@ from imgclf.models.layers.fast_sums import product
 
 MERGED = 32
 """Inputs, at most, of groups that are merged: fewer at once leave the processor idle."""
+
+MANY = 32
+"""Inputs, at least, that are worth a convolution for each phase of a stride."""
 
 Sides = tuple[tuple[int, int], tuple[int, int]]
 
@@ -95,7 +99,9 @@ def _each(groups: int, function: Callable[..., jax.Array], *arrays: jax.Array) -
 
     def share(x: jax.Array, i: int | jax.Array) -> jax.Array:
         channels = x.shape[-1] // groups
-        return jax.lax.dynamic_slice_in_dim(x, i * channels, channels, -1)
+        return jax.lax.optimization_barrier(
+            jax.lax.dynamic_slice_in_dim(x, i * channels, channels, -1)
+        )
 
     def one(i: int | jax.Array, found: jax.Array) -> jax.Array:
         own = function(*(share(x, i) for x in arrays))
@@ -117,8 +123,44 @@ def _input_gradient(
             for size, n, _, (before, _) in _axes(window, shape, kernel.shape, gradient)
         ]
         return jax.lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *around, (0, 0, 0)))
-    # One pixel of the gradient is about stride x stride pixels of the image, which come out as so
-    # many channels of a convolution without a stride.
+    halved = stride == 2 and all(taps > 1 and taps % 2 for taps in kernel.shape[:2])
+    if halved and kernel.shape[2] >= MANY:
+        return _by_phases(window, shape, kernel, gradient)
+    return _by_blocks(window, shape, kernel, gradient)
+
+
+def _by_phases(
+    window: Window, shape: tuple[int, ...], kernel: jax.Array, gradient: jax.Array
+) -> jax.Array:
+    """Every stride-th pixel of the image has met the same taps: a convolution without a stride."""
+    stride = window.stride
+    parts = []
+    for phase in itertools.product(range(stride), repeat=2):
+        taps, seen, padding = [], [], []
+        for first, (size, n, k, (before, _)) in zip(
+            phase, _axes(window, shape, kernel.shape, gradient), strict=True
+        ):
+            nearest = (first + before) % stride
+            taps.append(slice(nearest, None, stride))
+            low = len(range(nearest, k, stride)) - 1 - (first + before) // stride
+            high = (first + before) // stride + -(-size // stride) - n
+            seen.append(slice(max(0, -low), n + min(0, high)))
+            padding.append((max(0, low), max(0, high)))
+        own = Window(1, (padding[0], padding[1]))
+        parts.append(plain(own, gradient[:, *seen], _turned(kernel[*taps], 1)))
+    b, h, w, c = parts[0].shape
+    y = jnp.stack(parts, 3).reshape(b, h, w, stride, stride, c).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(b, h * stride, w * stride, c)[:, : shape[1], : shape[2]]
+
+
+def _by_blocks(
+    window: Window, shape: tuple[int, ...], kernel: jax.Array, gradient: jax.Array
+) -> jax.Array:
+    """One pixel of the gradient is about stride x stride pixels of the image.
+
+    They come out as so many channels of a convolution without a stride.
+    """
+    stride = window.stride
     turned = _turned(kernel, stride)
     padding, seen, cut = [], [], []
     for size, n, taps, (before, _) in _axes(window, shape, turned.shape, gradient):
