@@ -12,7 +12,8 @@ with `--input recipe` with the recipe's own feed as well, round by round, so tha
 starved of input can be told from a slow step. `--host` measures our own Python instead (host.py).
 
 With synthetic input it needs jax, flax and optax, and this checkout on PYTHONPATH. A peer is a
-script of peers/ under an interpreter of its own; its rounds alternate with ours.
+script of peers/ under an interpreter of its own; its rounds alternate with ours. A round begins
+with a step that is not timed: a virtual machine may have lost the memory that lay idle meanwhile.
 
 Prints a table; writes JSON to `--output`, by default results/train_step_DEVICE.json.
 """
@@ -124,6 +125,7 @@ def measure(
         ours.round(1, kind)
     for _ in range(words.rounds):
         for kind, made in rounds.items():
+            ours.round(1, kind)  # untimed, as the peer's first one is
             made.append(ours.round(steps, kind))
         if peer:
             before = time.process_time()

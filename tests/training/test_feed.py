@@ -1,13 +1,17 @@
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from imgclf import Mesh, Model, Recipe
 from imgclf.data import Balanced, Digits, LongTail, Repeated, Sampling, Uniform
 from imgclf.recipe import Data, resolve
+from imgclf.tasks import Batch
 from imgclf.training.feed import Evaluation, Resident, Streamed, is_resident
 from imgclf.training.mesh import batch_sharding, make_mesh
+from imgclf.training.program import Stepwise
 
 RECIPE = Recipe(
     data=Data(Digits(), {"test": Digits("test")}, batch_size=50, evaluate_batch_size=100),
@@ -67,3 +71,21 @@ def test_evaluation_shows_every_example_once_and_keeps_small_sets() -> None:
 def test_small_sets_stay_on_the_device_unless_told_otherwise(choice: str, resident: bool) -> None:
     data = dataclasses.replace(RECIPE.data, resident=choice)  # type: ignore[arg-type]
     assert is_resident(resolve(dataclasses.replace(RECIPE, data=data))) == resident
+
+
+def test_the_next_batch_comes_to_the_device_while_a_step_computes() -> None:
+    @jax.jit
+    def step(state: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Takes a second or more, where a batch takes some milliseconds."""
+        state = jax.lax.fori_loop(0, 200, lambda _, x: x @ x * 1e-3, state)
+        return state, {"mask": batch["mask"] & (state[0, 0] > 0)}
+
+    feed = Streamed(resolve(RECIPE), batch_sharding(make_mesh(Mesh())), lambda _: print)
+    runner = Stepwise(step, feed)
+    runner.start(0, 3)
+    state, _ = runner.run(jnp.ones((1000, 1000)), 0, 1)  # compiles
+    jax.block_until_ready(state)
+    state, metrics = runner.run(state, 1, 2)
+    runner.run(state, 2, 3)
+    assert not metrics["mask"].is_ready()
+    runner.close()
