@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from imgclf.errors import UserError, unknown
 
 Interpolation = Literal["", "nearest", "bilinear", "bicubic", "area"]
-CropMode = Literal["", "center", "squash"]
+CropMode = Literal["", "center", "squash", "pad_black", "pad_mean", "pad_reflect"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Preprocess:
 
     A field left empty (0 or "" or ()) is the network's own; `over` fills it. Evaluation scales the
     shorter side to `size / crop` (both sides, where `crop_mode` is "squash") and takes the central
-    `size` x `size`; then `(image / 255 - mean) / std` is applied on the device.
+    `size` x `size`, or scales the longer side to `size` and fills the rest (`crop_mode` "pad_...");
+    then `(image / 255 - mean) / std` is applied on the device.
     """
 
     size: int = 0
@@ -24,7 +25,8 @@ class Preprocess:
     crop: float = 0.0
     """Share of the shorter side that the central crop keeps, in (0, 1]; 0: the network's own."""
     crop_mode: CropMode = ""
-    """center keeps an image's proportions, squash does not; empty: the network's own."""
+    """center keeps an image's proportions, squash does not, and pad_black, pad_mean and pad_reflect
+    keep all of the image as `Pad` does in training; empty: the network's own."""
     interpolation: Interpolation = ""
     """How images are scaled (always with anti-aliasing); empty: the network's own."""
     mean: tuple[float, ...] = ()

@@ -23,6 +23,8 @@ Decide = Callable[[int, int], Plan]
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 _MOST_PIXELS = 178_956_970  # where Pillow, too, takes a file for an attack
 _ORIENTATION = 0x0112
+_BACK = {6: 8, 8: 6}  # the others undo themselves
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _LEFT_OVER = re.compile(r"extraneous bytes before marker 0xd9$")  # that of the image's end
 
 
@@ -198,8 +200,12 @@ def _decode_tolerantly(encoded: bytes, exif: bool) -> np.ndarray:
         raise BadImage("the file is empty")
     try:
         with _pillow().open(io.BytesIO(encoded), formats=_FORMATS) as opened:
+            noted = _noted(opened)
             image = _rgb(opened)
-            return upright(image, _noted(opened)) if exif else image  # a TIFF is so by now
+            left = _noted(opened)  # nothing of a TIFF, which Pillow turns while it reads
+            if exif:
+                return upright(image, left)
+            return image if left == noted else upright(image, _BACK.get(noted, noted))
     except Exception as error:  # broken bytes make Pillow's readers raise almost anything
         reason = " ".join(str(error).split()) or type(error).__name__
         if "cannot identify" in reason:
@@ -212,7 +218,14 @@ def _rgb(opened: "Image.Image") -> np.ndarray:
     if opened.mode == "F":
         raise ValueError("its pixels are fractions, of no known range")
     if opened.mode.startswith("I"):  # 16 bits; of colours Pillow keeps the upper 8, too
-        grey = np.clip(np.asarray(opened), 0, 65535) >> 8
+        grey = np.asarray(opened)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(
+                f"its pixels are whole numbers from {grey.min()} to {grey.max()}, of no known range"
+            )
+        if getattr(opened, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            grey = 65535 - grey  # as Pillow does with 8 bits
+        grey = grey >> 8
         return np.repeat(grey[..., None].astype(np.uint8), 3, axis=2)
     if opened.mode in ("P", "PA"):
         return np.asarray(opened.convert("RGBA").convert("RGB"))

@@ -50,13 +50,17 @@ class Central(Planned):
 
     timm's and torchvision's convention, to the pixel: `floor(size / crop)` for the shorter side,
     the longer one rounded down, the crop's corner rounded half to even. Where the `crop_mode` of
-    `preprocess` is "squash" both sides become as long as the shorter one, as timm has it.
+    `preprocess` is "squash" both sides become as long as the shorter one, as timm has it; where it
+    is "pad_black", "pad_mean" or "pad_reflect", it is `Pad`.
     """
 
     def plan(
         self, height: int, width: int, preprocess: Preprocess, rng: np.random.Generator
     ) -> Plan:
         size = preprocess.size
+        if preprocess.crop_mode.startswith("pad_"):
+            fill = preprocess.crop_mode.removeprefix("pad_")
+            return Pad(fill).plan(height, width, preprocess, rng)  # type: ignore[arg-type]
         shorter = math.floor(size / (preprocess.crop or 1.0))
         if preprocess.crop_mode == "squash":
             new_width = new_height = shorter
@@ -142,7 +146,10 @@ class Squash(Planned):
 @final
 @dataclass(frozen=True)
 class Pad(Planned):
-    """The whole image with its proportions: the longer side to size, the rest filled evenly."""
+    """The whole image with its proportions: the longer side to size, the rest filled evenly.
+
+    In evaluation and prediction, too, where the `crop_mode` of `Preprocess` says so.
+    """
 
     fill: Literal["black", "mean", "reflect"] = "black"
     """What is put beside it: black, the mean of `Preprocess` (which becomes 0 to the network), or

@@ -212,6 +212,16 @@ class _Reader:
     shape: tuple[int, ...] = ()
 
     def image(self, i: int, position: int) -> np.ndarray:
+        """Example `i` as it comes at a position; what a person's code raises says which it is."""
+        try:
+            return self._image(i, position)
+        except (*_UNREADABLE, UserError):
+            raise
+        except Exception as error:
+            error.add_note(f"raised for example {i} of `{self._kind}`: {self.source.ids()[i]}")
+            raise
+
+    def _image(self, i: int, position: int) -> np.ndarray:
         record = self.source.read(i)
         size, plan = self.preprocess.size, None
         if not isinstance(record, bytes):

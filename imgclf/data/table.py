@@ -203,6 +203,13 @@ def _classes(
             f"got {wrong!r}{hint}"
         )
     else:
+        numbers_too = next((word for word in seen if word.isdigit()), "") if not given else ""
+        if numbers_too:
+            name = next(word for word in seen if not word.isdigit())
+            raise UserError(
+                f"The labels of {file} must be all numbers or all names; got {numbers_too!r} and "
+                f"{name!r}. If both are names, give all of them as `class_names`"
+            )
         classes = given or tuple(sorted(seen))
         place_of = {name: place for place, name in enumerate(classes)}
         places = [place_of[word] for word in seen]

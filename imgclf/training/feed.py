@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding
 from imgclf.data import checked_labels, fixed_shape
 from imgclf.data.pipeline import Batches, Problem, decode_all, evaluation_batches, train_batches
 from imgclf.data.source import Source
+from imgclf.errors import UserError
 from imgclf.preprocess import Preprocess
 from imgclf.recipe.resolution import Resolved, TrainStream
 from imgclf.recipe.value import Data
@@ -199,7 +200,14 @@ def is_resident(resolved: Resolved) -> bool:
     """Whether the training images are kept on the device."""
     choice = resolved.recipe.data.resident
     sources = [stream.source for stream in resolved.streams.values()]
-    if choice == "no" or any(fixed_shape(each) != resolved.image_shape for each in sources):
+    varying = [each for each in sources if fixed_shape(each) != resolved.image_shape]
+    if choice == "yes" and varying:
+        raise UserError(
+            f"`resident` is 'yes', but images of `{type(varying[0]).__name__}` come in other sizes "
+            f"than {' x '.join(map(str, resolved.image_shape))} and are cropped anew each time: "
+            "they are streamed; leave it at 'auto'"
+        )
+    if choice == "no" or varying:
         return False
     images = sum(map(len, sources))
     return choice == "yes" or images * math.prod(resolved.image_shape) <= RESIDENT_BYTES

@@ -91,6 +91,12 @@ def test_sixteen_bits_keep_their_upper_eight(kind):
     np.testing.assert_array_equal(image, np.repeat(values[..., None] >> 8, 3, axis=2))
 
 
+def test_sixteen_bits_of_a_tiff_whose_zero_is_white_come_out_as_they_look():
+    values = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
+    image = decode(encoded(Image.fromarray(values), "TIFF", tiffinfo={262: 0}))
+    np.testing.assert_array_equal(image[..., 0], (65535 - values) >> 8)
+
+
 @pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
 def test_sixteen_bits_of_colour_and_alpha_keep_the_upper_eight_of_the_colours(
     colour_type, channels
@@ -141,8 +147,8 @@ def test_every_orientation_is_undone_and_a_senseless_one_ignored(kind, orientati
     with Image.open(io.BytesIO(data)) as opened:
         expected = ImageOps.exif_transpose(opened).convert("RGB")
     np.testing.assert_array_equal(decode(data), np.asarray(expected))
-    if kind != "TIFF":  # Pillow turns these itself
-        np.testing.assert_array_equal(decode(data, exif=False), by_pillow(data))
+    as_it_lies = encoded(photo(), kind)
+    np.testing.assert_array_equal(decode(data, exif=False), by_pillow(as_it_lies))
 
 
 def test_a_damaged_note_does_not_cost_the_image():
@@ -179,6 +185,13 @@ def test_what_is_no_image_is_told_of_in_a_line(data):
 def test_fractions_of_no_known_range_are_refused():
     with pytest.raises(BadImage, match="fractions"):
         decode(encoded(photo("L").convert("F"), "TIFF"))
+
+
+@pytest.mark.parametrize("values", [[0, 4_000_000], [-1, 200]])
+def test_whole_numbers_of_no_known_range_are_refused(values):
+    image = Image.fromarray(np.array([values], np.int32))
+    with pytest.raises(BadImage, match=f"numbers from {values[0]} to {values[1]}"):
+        decode(encoded(image, "TIFF"))
 
 
 def test_a_header_that_promises_gigabytes_is_refused_before_they_are_taken():

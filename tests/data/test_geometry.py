@@ -65,6 +65,15 @@ def test_where_the_crop_mode_is_squash_both_sides_are_scaled_before_the_middle_i
     np.testing.assert_array_equal(Central()(image, preprocess, rng()), expected)
 
 
+@pytest.mark.parametrize("fill", ["black", "mean", "reflect"])
+def test_where_the_crop_mode_is_padding_evaluation_sees_what_pad_makes(fill):
+    image = noise(37, 53)
+    own = Preprocess(size=16, crop=0.9, crop_mode=f"pad_{fill}", mean=(0.5,))
+    np.testing.assert_array_equal(
+        Central()(image, own, rng()), Pad(fill)(image, Preprocess(size=16, mean=(0.5,)), rng())
+    )
+
+
 @pytest.mark.parametrize("interpolation", FILTERS)
 def test_squash_is_pillows_resize(interpolation):
     image = noise(37, 53)

@@ -3,6 +3,7 @@
 import errno
 import io
 import multiprocessing
+import re
 import signal
 import subprocess
 import sys
@@ -222,8 +223,9 @@ def _wait_until_gone(files):
 
 def test_an_error_in_a_worker_arrives_and_is_not_waited_for(recipe):
     source = recipe.Own(broken=7)
-    with pytest.raises(RuntimeError, match="Unpicklable: so odd"):
+    with pytest.raises(RuntimeError, match="Unpicklable: so odd") as caught:
         training(source, workers=1, geometry=recipe.Jitter())
+    assert re.search(r"raised for example 7 of `Own`: \w+", str(caught.value))
 
 
 def test_a_pipeline_closed_early_or_not_begun_leaves_no_process():

@@ -98,6 +98,7 @@ def test_a_split_takes_its_rows_and_the_classes_of_all(tmp_path):
         ("t.csv", "", "Unknown column of .* 'image'; there are: none"),
         ("t.csv", "image,label\na,0\nb,-1", r"must lie in 0\.\.0, .*got -1"),
         ("t.csv", "image,label\na,0\nb,20260101", "20260101: are they names"),
+        ("t.csv", "image,label\na,10\nb,1o", "all numbers or all names; got '10' and '1o'"),
         ("t.csv", b"image,label\na,\xff\n", r"t.csv cannot be read \(line"),
         ("t.jsonl", '{"image": "a", "label": "x"}\n{"image":', r"cannot be read \(line 2\)"),
         ("t.jsonl", '{"image": "a", "label": "x"}\n[1]', "line 2 must be a JSON object"),

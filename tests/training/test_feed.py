@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imgclf import Mesh, Model, Recipe
+from imgclf import Mesh, Model, Preprocess, Recipe, UserError
 from imgclf.data import Balanced, Digits, LongTail, Repeated, Sampling, Uniform
 from imgclf.recipe import Data, resolve
 from imgclf.tasks import Batch
@@ -71,6 +71,17 @@ def test_evaluation_shows_every_example_once_and_keeps_small_sets() -> None:
 def test_small_sets_stay_on_the_device_unless_told_otherwise(choice: str, resident: bool) -> None:
     data = dataclasses.replace(RECIPE.data, resident=choice)  # type: ignore[arg-type]
     assert is_resident(resolve(dataclasses.replace(RECIPE, data=data))) == resident
+
+
+def test_images_of_other_sizes_cannot_stay_on_the_device() -> None:
+    preprocess = Preprocess(size=16)
+    recipe = dataclasses.replace(
+        RECIPE,
+        data=dataclasses.replace(RECIPE.data, resident="yes"),
+        model=dataclasses.replace(RECIPE.model, preprocess=preprocess),
+    )
+    with pytest.raises(UserError, match=r"`Digits` come in other sizes than 16 x 16 x 1"):
+        is_resident(resolve(recipe))
 
 
 def test_the_next_batch_comes_to_the_device_while_a_step_computes() -> None:
