@@ -33,6 +33,7 @@ def plan(
     *,
     size: int = 0,
     quality: int = 92,
+    exif: bool = True,
     shards: int = 0,
     seed: int = 0,
 ) -> Job:
@@ -42,7 +43,7 @@ def plan(
         sources: the splits by name; the first has `shards` files, the others in proportion.
         out: the folder; where its name is a version, such as `flowers/1.0.0`, the data set is
             called after the one above.
-        size, quality: as in `prepared_shard.encoded`.
+        size, quality, exif: as in `prepared_shard.encoded`.
         shards: 0: so many that each has about 256 MiB, judged by a hundred images of each split.
         seed: chooses the order in which the examples of a split are written.
 
@@ -57,6 +58,8 @@ def plan(
     ):
         if not least <= value <= most:
             raise UserError(f"The `{name}` must be {least} to {most}; got {value}")
+    if not (exif or size):
+        raise UserError("Without a `size` no image is changed, whatever `exif` says")
     folder = Path(out).expanduser().absolute()
     before = _plan_in(folder)
     samples = {name: _sample(source) for name, source in sources.items()}
@@ -82,6 +85,7 @@ def plan(
         "interpolation": INTERPOLATION,
         "seed": seed,
         "encoder": _encoder(),
+        **({} if exif else {"exif": False}),
         "splits": {
             name: {
                 "examples": counts[name],
@@ -102,7 +106,7 @@ def plan(
     name, _ = tfds_layout.name_and_version(folder)
     splits = tuple(Split(each, sources[each], files[each]) for each in sources)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Job(str(folder), name, splits, size, quality, seed, digest)
+    return Job(str(folder), name, splits, size, quality, exif, seed, digest)
 
 
 def finish(job: Job) -> dict[str, Any] | None:
@@ -180,6 +184,7 @@ def _plan_in(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    before, now = ({"exif": True, **each} for each in (before, now))
     for key in now:
         if before.get(key) == now[key]:
             continue

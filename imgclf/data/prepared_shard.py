@@ -62,6 +62,8 @@ class Job:
     """Pixels of the shorter side, at most; 0: as it is."""
     quality: int
     """Of images that are made JPEGs."""
+    exif: bool
+    """Whether images that are made JPEGs are turned upright, as the camera noted it."""
     seed: int
     """Of the order in which examples are written."""
     digest: str
@@ -146,7 +148,7 @@ class Shard:
         writer = ArrayRecordWriter(str(draft), "group_size:1,uncompressed")
         for done, i in enumerate(self.examples.tolist(), 1):
             try:
-                image = encoded(source.read(i), self.job.size, self.job.quality)
+                image = encoded(source.read(i), self.job.size, self.job.quality, self.job.exif)
             except (BadImage, OSError) as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 left_out.append({"id": names[i], "reason": reason})
@@ -175,14 +177,14 @@ def _plain_errors() -> Iterator[None]:
         raise OSError(str(error).partition(";")[0]) from error
 
 
-def encoded(record: bytes | np.ndarray, size: int, quality: int) -> bytes:
+def encoded(record: bytes | np.ndarray, size: int, quality: int, exif: bool = True) -> bytes:
     """The bytes to write for an image: its own where nothing has to be changed.
 
     A greater image is scaled, bicubic and anti-aliased, so that its shorter side has `size` pixels
-    (0: none is), turned upright, and made a JPEG of `quality`. An array that is not scaled is made
-    a PNG. Raises `BadImage` for what cannot be decoded.
+    (0: none is), turned upright (with `exif`), and made a JPEG of `quality`. An array that is not
+    scaled is made a PNG. Raises `BadImage` for what cannot be decoded.
     """
-    image = decode(record) if isinstance(record, bytes) else record
+    image = decode(record, exif=exif) if isinstance(record, bytes) else record
     height, width = image.shape[:2]
     shorter = min(height, width)
     if not size or shorter <= size:

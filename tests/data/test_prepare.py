@@ -92,6 +92,7 @@ def test_only_greater_images_are_scaled_and_those_upright():
     coarse, fine = (decode(encoded(great, 20, quality)) for quality in (10, 95))
     assert fine.shape == (20, 29, 3)
     assert np.abs(fine - wanted).mean() < 2 < np.abs(coarse - wanted).mean()
+    assert decode(encoded(great, 20, 92, exif=False)).shape == (29, 20, 3)
 
 
 def test_images_that_cannot_be_read_are_left_out_listed_and_said(imgclf, photos, tmp_path):
@@ -124,6 +125,8 @@ def test_the_number_of_shards_follows_from_the_size_of_the_images(photos, tmp_pa
         ({"size": 4}, "was begun with the size 0, not 4"),
         ({"seed": 1}, "was begun with the seed 0, not 1"),
         ({"shards": 3}, "was begun with 2 shards of 'train', not 3"),
+        ({"size": 4, "exif": False}, "was begun with the exif True, not False"),
+        ({"exif": False}, "Without a `size` no image is changed"),
         ({"quality": 0}, "`quality` must be 1 to 100; got 0"),
         ({"shards": 13}, "no more than the 12 examples of 'train'"),
     ],
@@ -139,6 +142,12 @@ def test_other_options_than_the_folders_are_refused(photos, tmp_path, options, m
     assert before == {
         file.name: file.read_bytes() for file in (tmp_path / "out").iterdir() if file.is_file()
     }
+
+
+def test_a_folder_of_images_as_they_lie_takes_none_that_are_turned(imgclf, refused, photos):
+    words = ("data", "prepare", str(photos), "out", "--size", "20", "--workers", "1")
+    assert imgclf(*words, "--exif", "False").status == 0
+    assert "was begun with the exif False, not True" in refused(*words)
 
 
 def test_a_source_that_changed_is_refused(photos, tmp_path):
@@ -167,6 +176,7 @@ def test_a_folder_with_something_else_in_it_is_refused(refused, photos, tmp_path
         (["photos", "out", "--sise", "3"], "did you mean '--size'?"),
         (["photos", "out", "--size", "big"], "`--size` must be a whole number; got 'big'"),
         (["photos", "out", "--shards", "2", "--shard-range", "1:9"], "among the 3 shards"),
+        (["photos", "out", "--exif", "no"], "`--exif` must be True or False; got 'no'"),
         (["--verify", "photos"], "has no manifest.json"),
     ],
 )

@@ -25,6 +25,7 @@ same command, and ends in the same bytes. Images that cannot be read are left ou
 OPTIONS = {
     "--size N": "scale greater images so that the shorter side has N pixels (default: keep all)",
     "--quality Q": "of the JPEGs that scaled images become (92)",
+    "--exif False": "do not turn scaled images as the camera noted it",
     "--shards N": "files of the training split (default: about 256 MiB each)",
     "--workers M": "processes (default: the CPUs)",
     "--shard-range A:B": "make only the shards A up to B, counted over all splits",
@@ -37,6 +38,7 @@ OPTIONS = {
 VALUED = (
     "size",
     "quality",
+    "exif",
     "shards",
     "workers",
     "shard_range",
@@ -62,6 +64,8 @@ def run(words: Sequence[str]) -> int:
             f"{' '.join(bare) or 'none'}"
         )
     numbers = {name: _number(options, name, default) for name, default in NUMBERS.items()}
+    if (exif := options.get("exif", "True")) not in ("True", "False"):
+        raise UserError(f"`--exif` must be True or False; got {exif!r}")
     workers = numbers.pop("workers") or _cpus()
     source = absolute(bare[0])
     if Path(bare[1]).expanduser().resolve().is_relative_to(source):
@@ -71,7 +75,9 @@ def run(words: Sequence[str]) -> int:
 
     found = guess(source, options.get("kind", ""), numbers["seed"])
     print(found.said, flush=True)
-    job = prepare.plan({"train": found.train, **found.evaluate}, bare[1], **numbers)
+    job = prepare.plan(
+        {"train": found.train, **found.evaluate}, bare[1], exif=exif == "True", **numbers
+    )
     chosen = _range(options.get("shard_range", f"0:{job.total}"), job.total)
     files = ", ".join(f"{each.name} {each.shards:,}" for each in job.splits)
     missing = [number for number in chosen if job.shard(number).finished is None]
