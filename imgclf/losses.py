@@ -2,7 +2,7 @@
 
 import abc
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,9 @@ class Loss(abc.ABC):
 
     The mean over the batch's mask is not taken here but once, in the task.
     """
+
+    independent: ClassVar[bool] = False
+    """Whether each class is judged by itself: a probability is a sigmoid then, not a softmax."""
 
     @abc.abstractmethod
     def __call__(self, outputs: Any, batch: dict[str, jax.Array]) -> jax.Array:
@@ -60,6 +63,8 @@ class SigmoidCrossEntropy(Loss):
     Wightman et al. 2021, https://arxiv.org/abs/2110.00476. Targets are one-hot (or mixed, or
     multi-hot) first, and smoothed then, as for `CrossEntropy`: t * (1 - s) + s / k.
     """
+
+    independent: ClassVar[bool] = True
 
     label_smoothing: float = 0.0
     """Share of the target that is spread evenly over all classes, in [0, 1)."""

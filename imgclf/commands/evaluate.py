@@ -75,7 +75,7 @@ def _show(found: list, as_json: bool, folder: str) -> int:
     if as_json:
         print(json.dumps({each.name: each.as_dict() for each in found}, indent=1))
         return 0
-    from imgclf.evaluation.report import class_table, say
+    from imgclf.evaluation.report import class_table, say, say_metrics
 
     for each in found:
         metrics = each.metrics
@@ -86,7 +86,7 @@ def _show(found: list, as_json: bool, folder: str) -> int:
             print(f"{each.unread} images of {each.name} could not be read and are not counted")
         top5 = say(metrics.top5_right, metrics.total)
         print(
-            f"{each.name}: {say(metrics.right, metrics.total)}, among the first five {top5}, "
+            f"{each.name}: {say_metrics(metrics)}, among the first five {top5}, "
             f"loss {metrics.loss:.4f}"
         )
     if folder:

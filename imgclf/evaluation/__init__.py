@@ -8,13 +8,14 @@ from imgclf.evaluation.metrics import (
     Metrics,
     PerClass,
     accuracy,
+    average_precision,
     confusion,
     cross_entropy,
     evaluate,
     per_class,
     top_k_correct,
 )
-from imgclf.evaluation.predictions import Predictions
+from imgclf.evaluation.predictions import Predictions, are_sets
 from imgclf.evaluation.report import class_table, plot_confusion, plot_curves, say
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "PerClass",
     "Predictions",
     "accuracy",
+    "are_sets",
+    "average_precision",
     "class_table",
     "confusion",
     "cross_entropy",

@@ -13,6 +13,11 @@ import numpy as np
 from imgclf.errors import UserError
 
 
+def are_sets(labels: np.ndarray) -> bool:
+    """Whether the labels (n, k) are sets of classes: shares that do not add up to one."""
+    return labels.ndim == 2 and bool((np.abs(labels.sum(axis=1) - 1) > 1e-3).any())
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """The logits of n examples, their labels and names, and the names of the k classes.
@@ -24,15 +29,22 @@ class Predictions:
     logits: np.ndarray
     """float32 (n, k)."""
     labels: np.ndarray
-    """int32 (n,), or float32 (n, k) where labels are soft."""
+    """int32 (n,), or float32 (n, k) where labels are soft, or sets of classes (`are_sets`)."""
     ids: Sequence[str]
     """A name for each example, such as its relative path."""
     classes: tuple[str, ...]
     """A name for each class."""
+    independent: bool = False
+    """Whether each class was judged by itself, as where an image may be of several."""
 
     def probabilities(self) -> np.ndarray:
-        """The softmax of the logits, float32 (n, k), computed in float64."""
+        """The softmax of the logits, or of each its sigmoid where classes are `independent`.
+
+        float32 (n, k), computed in float64.
+        """
         shifted = self.logits.astype(np.float64)
+        if self.independent:
+            return (0.5 + 0.5 * np.tanh(0.5 * shifted)).astype(np.float32)
         shifted -= shifted.max(axis=1, keepdims=True)
         np.exp(shifted, out=shifted)
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -98,11 +110,13 @@ class Predictions:
         if not (folder / "logits.npy").is_file():
             raise UserError(f"No predictions at {folder} (no logits.npy there)")
         try:
+            labels = np.load(folder / "labels.npy", allow_pickle=False)
             predictions = cls(
                 logits=np.load(folder / "logits.npy", allow_pickle=False),
-                labels=np.load(folder / "labels.npy", allow_pickle=False),
+                labels=labels,
                 ids=_read_names(folder / "ids.json"),
                 classes=tuple(_read_names(folder / "classes.json")),
+                independent=are_sets(labels),
             )
         except (OSError, ValueError, EOFError) as error:
             reason = " ".join(str(error).split())

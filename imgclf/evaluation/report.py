@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imgclf.evaluation.metrics import PerClass
+from imgclf.evaluation.metrics import Metrics, PerClass
 
 
 def say(right: int, total: int) -> str:
@@ -21,6 +21,15 @@ def say(right: int, total: int) -> str:
     if percent == "100.0" and right < total:
         percent = "over 99.9"
     return f"{right:,} of {total:,} right ({percent} %)"
+
+
+def say_metrics(metrics: Metrics) -> str:
+    """The accuracy, or where labels are sets of classes the mean average precision, in words."""
+    mean = metrics.mean_average_precision
+    if mean is None:
+        return say(metrics.right, metrics.total)
+    likeliest = f"{metrics.right:,} of {metrics.total:,}"
+    return f"mean average precision {100 * mean:.1f} %, the likeliest class right in {likeliest}"
 
 
 def class_table(per_class: PerClass, classes: Sequence[str]) -> str:

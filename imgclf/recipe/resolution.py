@@ -11,6 +11,8 @@ from imgclf.data.order import Order, Stream
 from imgclf.data.source import Source
 from imgclf.data.unlabelled import Empty
 from imgclf.errors import UserError
+from imgclf.evaluation import are_sets
+from imgclf.losses import CrossEntropy
 from imgclf.models import create
 from imgclf.models.network import Network
 from imgclf.preprocess import Preprocess
@@ -125,7 +127,12 @@ def _streams(recipe: Recipe, train: Source) -> dict[str, TrainStream]:
     data, kind = recipe.data, type(train).__name__
     if not train.classes:
         raise UserError(f"The `train` of `Data` must have classes; `{kind}` has none")
-    checked_labels(train)
+    criterion = getattr(recipe.task, "criterion", None)
+    if are_sets(checked_labels(train)) and isinstance(criterion, CrossEntropy):
+        raise UserError(
+            f"The images of `{kind}` have several labels, or none, where `CrossEntropy` wants one; "
+            "take `task=imgclf.tasks.Classify(imgclf.losses.SigmoidCrossEntropy())` in the recipe"
+        )
     order = data.sampling.build(train, recipe.seed)
     streams = {"labelled": TrainStream(train, order, data.batch_size, recipe.seed)}
     if recipe.task.two_streams == isinstance(data.unlabelled, Empty):

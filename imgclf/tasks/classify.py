@@ -15,14 +15,18 @@ from imgclf.tasks.task import Batch, Metrics, ModelState, Params, Task, masked_m
 class Classify(Task):
     """Learns to give every image its label.
 
-    Labels are integers (b,) or distributions (b, k); accuracy in training is the share of images
-    whose greatest logit is at their greatest label.
+    Labels are integers (b,), distributions (b, k) or, for `SigmoidCrossEntropy`, sets of classes;
+    accuracy in training is the share of images whose greatest logit is at a greatest label.
     """
 
     criterion: Loss = CrossEntropy()
     """What makes the logits right."""
     auxiliary_weight: float = 0.3
     """How much the loss of each further head counts, where the network has any."""
+
+    @property
+    def independent_classes(self) -> bool:
+        return self.criterion.independent
 
     def initialise(
         self, network: Network, key: jax.Array, batch: Batch
@@ -46,8 +50,13 @@ class Classify(Task):
             loss += self.auxiliary_weight * masked_mean(
                 self.criterion(further, batch), batch["mask"]
             )
-        label = batch["label"] if batch["label"].ndim == 1 else batch["label"].argmax(-1)
-        right_b = (outputs.logits.argmax(-1) == label).astype(jnp.float32)
+        said_b, label = outputs.logits.argmax(-1), batch["label"]
+        if label.ndim == 1:
+            right_b = said_b == label
+        else:
+            share_b = jnp.take_along_axis(label, said_b[:, None], -1)[:, 0]
+            right_b = (share_b > 0) & (share_b == label.max(-1))
+        right_b = right_b.astype(jnp.float32)
         return loss, (model_state, {"accuracy": masked_mean(right_b, batch["mask"])})
 
     def predict(

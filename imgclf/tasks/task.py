@@ -27,6 +27,11 @@ class Task(abc.ABC):
     """Whether it learns from images without labels, too: `loss` is then given two batches,
     `labelled` and `unlabelled`."""
 
+    @property
+    def independent_classes(self) -> bool:
+        """Whether each class is judged by itself: a probability is a sigmoid, not a softmax."""
+        return False
+
     @abc.abstractmethod
     def initialise(
         self, network: Network, key: jax.Array, batch: Batch

@@ -46,6 +46,7 @@ class Predictor:
         mesh: jax.sharding.Mesh,
         compiler_options: dict[str, Any] | None = None,
     ):
+        self._independent = task.independent_classes
         self._predict = jax.jit(
             partial(_predict, task, network),
             out_shardings=replicated(mesh),
@@ -82,6 +83,7 @@ class Predictor:
             labels=checked_labels(feed.source)[seen],
             ids=[names[i] for i in seen],
             classes=tuple(classes),
+            independent=self._independent,
         )
         return predictions, len(feed.source) - len(seen)
 

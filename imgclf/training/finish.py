@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imgclf.evaluation.report import class_table, plot_confusion, plot_curves, say
+from imgclf.evaluation.report import class_table, plot_confusion, plot_curves, say_metrics
 from imgclf.recipe.resolution import Resolved
 from imgclf.training.display import Display
 from imgclf.training.evaluate import Evaluated
@@ -50,7 +50,8 @@ def write_evaluation(run: Run, evaluated: Evaluated) -> None:
     """Writes predictions, the table of classes and the confusion matrix of one source."""
     folder, predictions = run.predictions / evaluated.name, evaluated.predictions
     predictions.save(folder)
-    plot_confusion(evaluated.metrics.confusion, predictions.classes, folder / "confusion.png")
+    if evaluated.metrics.average_precision is None:
+        plot_confusion(evaluated.metrics.confusion, predictions.classes, folder / "confusion.png")
     table = class_table(evaluated.metrics.per_class, predictions.classes)
     (folder / "classes.txt").write_text(table + "\n")
     write_whole(folder / "metrics.json", evaluated.as_dict())
@@ -62,10 +63,10 @@ def numbers(evaluated: Evaluated) -> dict[str, float]:
 
 
 def said(evaluated: Evaluated) -> str:
-    """Top-1 as a person would say it."""
+    """Top-1, or of sets of classes the mean average precision, as a person would say it."""
     metrics, unread = evaluated.metrics, evaluated.unread
     left_out = f", {unread:,} more could not be read" if unread else ""
-    return say(metrics.right, metrics.total) + left_out
+    return say_metrics(metrics) + left_out
 
 
 def history_table(history: Sequence[Mapping[str, Any]], most: int = 100) -> list[str]:

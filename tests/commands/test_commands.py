@@ -238,3 +238,42 @@ def test_digits_are_learned_as_the_readme_promises(
 ) -> None:
     assert imgclf("train", "digits", "--run", "run", "--log.tensorboard", "False").status == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["accuracy"] >= 0.97
+
+
+def test_several_labels_of_an_image_are_learned_evaluated_and_predicted_each_by_itself(
+    imgclf: Command, refused: Callable[..., str], photos: Callable[..., Path]
+) -> None:
+    """Every image is an insect, and an ant or a bee."""
+    folder = photos("insects", ant=8, bee=8)
+    rows = [
+        {"image": str(file.relative_to(folder)), "label": ["insect", file.parent.name]}
+        for file in sorted(folder.glob("*/*.jpg"))
+    ]
+    table = folder / "labels.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    Path("insects.py").write_text(
+        f"""
+from imgclf import Data, Epochs, Model, Recipe
+from imgclf.data import Table
+from imgclf.losses import SigmoidCrossEntropy
+from imgclf.tasks import Classify
+
+insects = Table({str(table)!r})
+recipe = Recipe(
+    data=Data(insects, {{"all": insects}}, batch_size=8),
+    model=Model("cnn", dtype="float32"),
+    task=Classify(SigmoidCrossEntropy()),
+    length=Epochs(2),
+)
+"""
+    )
+    ended = imgclf("train", "insects.py", "--run", "run", "--schedule.warmup", "0steps")
+    assert ended.status == 0, ended.err
+    assert re.search(r"all: mean average precision [\d.]+ %, the likeliest class right", ended.out)
+    ended = imgclf("evaluate", "run")
+    assert re.search(r"insect +[\d.]+ +[\d.]+ +[\d.]+ +16\b", ended.out), ended.out
+    ended = imgclf("predict", "run", str(folder / rows[0]["image"]), "--json")
+    shares = json.loads(ended.out)[0]["probabilities"]
+    assert abs(sum(shares.values()) - 1) > 0.05
+    line = refused("train", "digits", "--data.train", str(table))
+    assert "have several labels" in line and "SigmoidCrossEntropy" in line

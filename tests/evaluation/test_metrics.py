@@ -1,5 +1,6 @@
 """Metrics against scikit-learn's, and at their edges."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from imgclf.errors import UserError
 from imgclf.evaluation import (
     Predictions,
     accuracy,
+    are_sets,
     confusion,
     cross_entropy,
     evaluate,
@@ -143,3 +145,48 @@ def test_predictions_that_do_not_fit_are_refused():
     logits, _ = random_case(0)
     with pytest.raises(UserError, match="labels"):
         evaluate(predictions(logits, np.zeros(3, np.int32)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_sets_of_classes_numbers_are_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((200, 7)) < 0.3).astype(np.float32)
+    labels[:, 3] = 0  # a class that does not occur
+    logits = (rng.normal(size=(200, 7)) + labels - 0.5).astype(np.float32)
+    said = logits > 0
+    found = evaluate(predictions(logits, labels))
+    options = {"average": None, "zero_division": 0}
+    for name, own in (("precision", "precision"), ("recall", "recall"), ("f1", "f1")):
+        expected = getattr(reference, f"{name}_score")(labels, said, **options)
+        np.testing.assert_allclose(getattr(found.per_class, own), expected)
+    others = np.delete(np.arange(7), 3)
+    expected = reference.average_precision_score(labels[:, others], logits[:, others])
+    assert found.as_dict()["mean_average_precision"] == pytest.approx(expected)
+    assert np.isnan(found.average_precision[3])
+    own = -labels * np.log(scipy.special.expit(logits))
+    others = -(1 - labels) * np.log(scipy.special.expit(-logits))
+    assert found.loss == pytest.approx((own + others).sum(1).mean(), rel=1e-5)
+    assert found.right == labels[np.arange(200), logits.argmax(1)].sum()
+    assert found.confusion[1, 2] == (said[:, 2] & (labels[:, 1] > 0)).sum()
+
+
+def test_sets_of_classes_are_told_from_shares_of_one():
+    shares = np.array([[0.5, 0.5, 0], [0, 0.2, 0.8]], np.float32)
+    assert not are_sets(shares) and not are_sets(np.array([0, 1]))
+    assert are_sets(np.ceil(shares)) and are_sets(np.zeros((1, 3)))
+    assert "mean_average_precision" not in evaluate(predictions(shares, shares)).as_dict()
+
+
+def test_an_odd_logit_costs_its_own_example_alone():
+    labels = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0]], np.float32)
+    logits = np.array([[np.nan, 1, 0], [0, np.inf, 1], [2, 0, 1]], np.float32)
+    found = evaluate(predictions(logits, labels))
+    assert (found.right, found.total) == (2, 3)
+
+
+def test_probabilities_of_independent_classes_are_sigmoids():
+    logits = np.array([[-100, 0, 3, 100]], np.float32)
+    shares = dataclasses.replace(
+        predictions(logits, np.array([0])), independent=True
+    ).probabilities()
+    np.testing.assert_allclose(shares, scipy.special.expit(logits.astype(float)), atol=1e-7)
