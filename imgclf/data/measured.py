@@ -95,6 +95,9 @@ def measure(
                 _look(source.read(i), exif, rows[i : i + 1])
             except (BadImage, OSError) as error:
                 reasons[i] = " ".join(str(error).split()) or type(error).__name__
+            except Exception as error:
+                error.add_note(f"raised for example {i} of {name!r}: {ids[i]}")
+                raise
         return stop
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:

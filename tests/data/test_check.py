@@ -188,3 +188,13 @@ def test_of_real_photographs_none_is_falsely_found_twice_and_copies_are_found(sh
     found = leaks(photographs, measure(Folder(str(tmp_path)), "copies"))
     assert len(found) >= 28
     assert all(len({part.ids[i] for part, i in each.images}) == 1 for each in found)
+
+
+def test_what_a_persons_source_raises_says_for_which_image():
+    class Own(Digits):
+        def read(self, i):
+            return super().read(i) if i != 3 else 1 / 0
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        measure(Own())
+    assert caught.value.__notes__ == ["raised for example 3 of 'data': digit0005"]
