@@ -46,6 +46,8 @@ CASES = {
     "merged groups of 1x1": ((1, 1), 2, 0, (64, 64, 16)),
     "depthwise": ((3, 3), 1, 1, (8, 8, 8)),
     "depthwise stride 2": ((5, 5), 2, "SAME", (8, 8, 8)),
+    "depthwise with gaps": ((2, 2), 3, 1, (8, 8, 8)),
+    "depthwise stride 3": ((5, 4), 3, ((1, 4), (0, 2)), (8, 8, 8)),
     "depthwise asymmetric": ((3, 2), 2, ((0, 1), (2, 0)), (8, 8, 8)),
     "depthwise with a multiplier": ((3, 3), 1, 1, (6, 12, 6)),
     "large depthwise": ((13, 13), 1, 6, (4, 4, 4)),
