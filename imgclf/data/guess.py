@@ -131,11 +131,7 @@ def _recognised(path: str, kind: str) -> tuple[Place, "_Kind", str]:
         takes = ", ".join(f"--kind {name} for {_KINDS[name].said}" for name in kinds)
         raise UserError(f"{found} holds more than one: {', '.join(kinds)} (name the kind): {takes}")
     if not kinds:
-        words = [each.wanted or each.said for each in known.values()]
-        raise UserError(
-            f"{root} must hold {', '.join(words[:-1])} or {words[-1]}; it holds "
-            f"{_nothing_known(root)}"
-        )
+        raise _unrecognised(root, known)
     if not kind and kinds == ["folder"]:
         check_meant(found)
     return found, _KINDS[kinds[0]], _shown(root, found)
@@ -199,11 +195,18 @@ def _is_sure(root: Place, folder: Place, kinds: list[str], kind: str) -> bool:
     return folder.name.lower() in _USUAL_FOLDERS or len(inner(folder.parent)) == 1
 
 
-def _nothing_known(root: Place) -> str:
+def _unrecognised(root: Place, known: dict[str, "_Kind"]) -> UserError:
     if tables(root):
         has_folders = root.is_dir() and any(map(has_classes, inner(root)))
         hint = "; if the folders below are the classes, say --kind folder" if has_folders else ""
-        return f"{faults(root)}{hint}"
+        return UserError(f"{root} holds {faults(root)}{hint}")
+    words = [each.wanted or each.said for each in known.values()]
+    return UserError(
+        f"{root} must hold {', '.join(words[:-1])} or {words[-1]}; it holds {_nothing_known(root)}"
+    )
+
+
+def _nothing_known(root: Place) -> str:
     names = names_in(root) if root.is_dir() else [root.name]
     if any(name.lower().endswith(EXTENSIONS) for name in names) or any(map(has_image, inner(root))):
         return _NO_CLASSES

@@ -44,7 +44,12 @@ def _is_small(file: Url) -> bool:
 
 def faults(root: Place) -> str:
     """What is wrong with the tables at `root`, none of which can be used, in words."""
-    return " and ".join(_fault(file) for file in tables(root)[:3])
+    first, *others = sorted(tables(root), key=lambda file: not is_split(file.stem))
+    said = _fault(first)
+    if others:
+        shown = ", ".join(file.name for file in others[:5]) + (", ..." if others[5:] else "")
+        said += f"; nor is {shown} a table of paths and labels"
+    return said
 
 
 def _fault(file: Place) -> str:
@@ -56,7 +61,8 @@ def _fault(file: Place) -> str:
         return f"a table, {file.name}, that is empty"
     usual = {name.lower() for name in there}
     if usual & set(IMAGE_COLUMNS) and usual & set(LABEL_COLUMNS):
-        return f"a table, {file.name}, whose column of paths holds something else than text"
+        hint = " (images in Parquet are read from a disk alone)" if isinstance(file, Url) else ""
+        return f"a table, {file.name}, whose column of paths holds something else than text{hint}"
     shown = ", ".join(name if name == name.strip() else repr(name) for name in there)
     return (
         f"a table, {file.name}, with the columns {shown}: one must be called "

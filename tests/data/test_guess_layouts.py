@@ -157,6 +157,15 @@ def test_a_table_of_numbers_for_paths_is_said_to_be_one(class_folders, tmp_path)
     assert "labels.parquet, whose column of paths holds" in refused(tmp_path / "set")
 
 
+def test_of_several_tables_that_for_training_is_explained(class_folders, tmp_path):
+    class_folders("set", train=3, test=3)
+    (tmp_path / "set" / "sample.csv").write_text("id,breed\n1,2\n")
+    (tmp_path / "set" / "train.csv").write_text("id,breed\n1,2\n")
+    said = refused(tmp_path / "set")
+    assert "train.csv, with the columns id, breed: one must be called" in said
+    assert said.endswith("; nor is sample.csv a table of paths and labels")
+
+
 def test_where_a_table_was_asked_for_and_none_is_there_what_is_there_is_said(
     class_folders, tmp_path
 ):
@@ -184,6 +193,8 @@ def test_what_is_read_from_a_disk_alone_is_said_to_be_so_at_a_url(tmp_path, serv
     assert "must be class folders, a table" in said and "must be copied to a disk" in said
     assert "d.npz, which is of a kind that must be copied" in refused(f"{server.url}/set")
     assert "there is nothing at" in refused(f"{server.url}/set/e.npz")
+    write_parquet(tmp_path / "hub" / "a.parquet", image=None, label=[0, 1] * 5)
+    assert "images in Parquet are read from a disk alone" in refused(f"{server.url}/hub")
 
 
 @pytest.mark.parametrize(
