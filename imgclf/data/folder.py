@@ -15,13 +15,11 @@ from imgclf.data.index_cache import Arrays, digest
 from imgclf.data.names import Names
 from imgclf.data.remote import Place, Url, at
 from imgclf.data.source import Source, carried, check_classes
+from imgclf.data.split_names import chosen, is_split
 from imgclf.errors import UserError, nearest
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 """How the name of an image ends, in upper or lower case."""
-
-SPLITS = ("train", "val", "valid", "validation", "test")
-"""Folders that hold class folders and are none themselves."""
 
 _SETTLED = 2_000_000_000  # ns; a folder changed more lately may change again with the same time
 _NEVER = -1
@@ -95,8 +93,8 @@ class Folder(Source):
                 f"The `path` of `Folder` must hold one folder for each class, with its images in "
                 f"it; {root} holds no folders"
             )
-        if set(found) <= set(SPLITS):
-            meant = root / ("train" if "train" in found else found[0])
+        if all(map(is_split, found)):
+            meant = root / (chosen(root, found)[0] or found[0])
             raise UserError(
                 f"The `path` of `Folder` must hold one folder for each class; {root} holds "
                 f"{', '.join(found)}: did you mean {meant}?"

@@ -1,8 +1,7 @@
 """From the path of somebody's data to the sources in it."""
 
 import dataclasses
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -10,22 +9,24 @@ from typing import Any, NamedTuple, final
 from imgclf.data.arrays import Arrays
 from imgclf.data.cifar import Cifar
 from imgclf.data.folder import EXTENSIONS, Folder
-from imgclf.data.guess_tables import (
-    HELD_OUT,
-    IMAGE_COLUMNS,
-    LABEL_COLUMNS,
-    has_table,
-    names_in,
-    table_sources,
-    tables,
+from imgclf.data.guess_folders import (
+    check_meant,
+    folder_sources,
+    has_classes,
+    has_image,
+    holds_image,
+    inner,
 )
+from imgclf.data.guess_parquet import parquet_sources
+from imgclf.data.guess_tables import faults, has_table, names_in, table_sources, tables
 from imgclf.data.idx import FILE, Idx
-from imgclf.data.parquet import Parquet, has_parquet_images
+from imgclf.data.parquet import has_parquet_images
 from imgclf.data.records import Records
 from imgclf.data.remote import Place, Url, at
-from imgclf.data.rows import columns
+from imgclf.data.rows import SUFFIXES
 from imgclf.data.shards import has_shards, sources_of
 from imgclf.data.source import Source
+from imgclf.data.split_names import HELD_OUT, chosen, is_split
 from imgclf.data.splits import Split
 from imgclf.data.table import Table
 from imgclf.data.tars import Tar
@@ -51,7 +52,7 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
 
     | there is | it is taken as |
     |---|---|
-    | `train/` and `val/`, `valid/`, `validation/` or `test/`, with class folders | two `Folder`s |
+    | `train/` and `val/`, or others of `split_names`, with class folders | two `Folder`s |
     | class folders | a `Folder`, split |
     | `*.csv`, `*.tsv`, `*.jsonl` or `*.parquet` with columns of paths and labels | `Table` |
     | `data_batch_*.bin` or `train.bin` | `Cifar` |
@@ -64,7 +65,8 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
 
     A table has a usual name for each column (`path`, `file`, `filename`, `file_name` or `image`;
     `label`, `class` or `target`). What is held out is a column `split`, or a table of its own. At a
-    URL there may be class folders, a table or tars.
+    URL there may be class folders, a table or tars. Where nothing is recognised at `path`, the one
+    folder below that is recognised is taken.
     Where nothing is held out, a fifth is, by class in proportion and chosen by `seed`.
 
     Args:
@@ -75,7 +77,7 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
     Raises:
         UserError: nothing was recognised, or more than one thing.
     """
-    root, found = _recognised(path, kind)
+    root, found, shown = _recognised(path, kind)
     train, evaluate = found.sources(root)
     what = _said(found, train)
     if evaluate:
@@ -86,7 +88,7 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
         train = Split(train, "train", seed=seed)
         what, other = f"80 % of {what}", "the rest"
     said = (
-        f"{root.resolve().name}: {what} ({len(train.classes):,} classes, {len(train):,} images) "
+        f"{shown}: {what} ({len(train.classes):,} classes, {len(train):,} images) "
         f"for training, {other} ({len(held_out):,}) for evaluation"
     )
     return Guess(train, {name: held_out}, said)
@@ -98,12 +100,12 @@ def whole(path: str, kind: str = "", classes: tuple[str, ...] = ()) -> tuple[Sou
     Where a part is held out there already, that part alone is taken. Class folders and the labels
     of tables take their places among `classes`, where these are given. Raises as `guess` does.
     """
-    root, found = _recognised(path, kind)
+    root, found, shown = _recognised(path, kind)
     train, evaluate = found.sources(root)
     name, source = evaluate or ("all", train)
     if classes and isinstance(source, Folder | Table):
         source = dataclasses.replace(source, class_names=classes)
-    return source, f"{root.resolve().name}: {_said(found, source)} ({name}, {len(source):,} images)"
+    return source, f"{shown}: {_said(found, source)} ({name}, {len(source):,} images)"
 
 
 def _said(found: "_Kind", source: Source) -> str:
@@ -112,43 +114,115 @@ def _said(found: "_Kind", source: Source) -> str:
     return f"the table {at(source.path).name}, columns {source.image!r} and {source.label!r}"
 
 
-def _recognised(path: str, kind: str) -> tuple[Place, "_Kind"]:
+def _recognised(path: str, kind: str) -> tuple[Place, "_Kind", str]:
+    """Where the data lie, what they are, and a name for the place."""
     root = at(path)
     if kind and kind not in _KINDS:
         raise unknown("kind of data", kind, _KINDS)
     known = {n: each for n, each in _KINDS.items() if not isinstance(root, Url) or n in _REMOTE}
     if kind and kind not in known:
         raise UserError(f"What lies at a URL must be of a kind {', '.join(known)}; got {kind!r}")
-    if not root.exists():
-        raise UserError(f"The path of the data must exist; there is nothing at {root}")
-    kinds = [kind] if kind else [name for name, each in known.items() if each.lies_at(root)]
+    _check_exists(root)
+    wanted = {kind: known[kind]} if kind else known
+    found, kinds = root, _kinds_at(root, wanted)
+    if not kinds:
+        found, kinds = _below(root, wanted, kind)
     if len(kinds) > 1:
         takes = ", ".join(f"--kind {name} for {_KINDS[name].said}" for name in kinds)
-        raise UserError(f"{root} holds more than one: {', '.join(kinds)} (name the kind): {takes}")
+        raise UserError(f"{found} holds more than one: {', '.join(kinds)} (name the kind): {takes}")
     if not kinds:
-        wanted = [each.wanted or each.said for each in known.values()]
+        raise _unrecognised(root, known)
+    if not kind and kinds == ["folder"]:
+        check_meant(found)
+    return found, _KINDS[kinds[0]], _shown(root, found)
+
+
+def _shown(root: Place, found: Place) -> str:
+    below = str(found.absolute()).removeprefix(str(root.absolute()))
+    return f"{root.resolve().name}{below}"
+
+
+def _check_exists(root: Place) -> None:
+    if root.exists():
+        return
+    if isinstance(root, Url) and root.is_other_file():
         raise UserError(
-            f"{root} must hold {', '.join(wanted[:-1])} or {wanted[-1]}; it holds "
-            f"{_nothing_known(root)}"
+            f"What lies at a URL must be class folders, a table ({', '.join(SUFFIXES)}) or *.tar "
+            f"files; got {root}, which must be copied to a disk to be read"
         )
-    return root, _KINDS[kinds[0]]
+    raise UserError(f"The path of the data must exist; there is nothing at {root}")
+
+
+def _kinds_at(root: Place, known: dict[str, "_Kind"]) -> list[str]:
+    return [name for name, each in known.items() if each.lies_at(root)]
+
+
+def _below(root: Place, known: dict[str, "_Kind"], kind: str) -> tuple[Place, list[str]]:
+    """The one folder below that holds something known, and what; else `root`, and what was asked.
+
+    A folder of class folders must be the only folder there, or have a usual name: it may be a
+    class. Raises a `UserError` where it is not clear which is meant.
+    """
+    found = list(_known_below(root, known))
+    if len(found) == 1 and _is_sure(root, *found[0], kind):
+        return found[0]
+    if kind:
+        return root, [kind]
+    if found and not tables(root):
+        places = " or ".join(str(folder) for folder, _ in found[:4])
+        raise UserError(f"{root} must hold one data set; did you mean {places}?")
+    lone = [folder for folder in inner(root) if not is_split(folder.name) and has_image(folder)]
+    return root, ["folder"] if lone and not tables(root) else []
+
+
+def _known_below(
+    root: Place, known: dict[str, "_Kind"], depth: int = 2
+) -> Iterator[tuple[Place, list[str]]]:
+    folders = inner(root)
+    for folder in folders if depth and len(folders) <= _MOST_FOLDERS else ():
+        kinds = _kinds_at(folder, known)
+        if kinds:
+            yield folder, kinds
+        else:
+            yield from _known_below(folder, known, depth - 1)
+
+
+def _is_sure(root: Place, folder: Place, kinds: list[str], kind: str) -> bool:
+    if kinds != ["folder"]:
+        return True
+    if not kind and (tables(root) or holds_image(root)):
+        return False
+    return folder.name.lower() in _USUAL_FOLDERS or len(inner(folder.parent)) == 1
+
+
+def _unrecognised(root: Place, known: dict[str, "_Kind"]) -> UserError:
+    if tables(root):
+        has_folders = root.is_dir() and any(map(has_classes, inner(root)))
+        hint = "; if the folders below are the classes, say --kind folder" if has_folders else ""
+        return UserError(f"{root} holds {faults(root)}{hint}")
+    words = [each.wanted or each.said for each in known.values()]
+    return UserError(
+        f"{root} must hold {', '.join(words[:-1])} or {words[-1]}; it holds {_nothing_known(root)}"
+    )
 
 
 def _nothing_known(root: Place) -> str:
-    for file in tables(root):
-        return (
-            f"a table, {file.name}, with the columns {', '.join(columns(file))}: one must be "
-            f"called {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, and one "
-            f"{', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}"
-        )
     names = names_in(root) if root.is_dir() else [root.name]
-    if any(name.lower().endswith(EXTENSIONS) for name in names):
-        return (
-            "images that nothing says the classes of (put them into a folder for each class, or "
-            "a table labels.csv beside them, with the columns path and label)"
-        )
+    if any(name.lower().endswith(EXTENSIONS) for name in names) or any(map(has_image, inner(root))):
+        return _NO_CLASSES
+    local = next((name for name in sorted(names) if name.lower().endswith(_LOCAL)), "")
+    if isinstance(root, Url) and local:
+        return f"{local}, which is of a kind that must be copied to a disk to be read"
     return "none of them"
 
+
+_MOST_FOLDERS = 20  # in a folder in which what is known is looked for
+_USUAL_FOLDERS = ("data", "raw", "dataset")  # that hold a data set, and are no class
+_LOCAL = (".npz", ".bin", "-ubyte", "-ubyte.gz", ".parquet", "dataset_info.json")
+_NO_CLASSES = (
+    "images that nothing says the classes of (put them into a folder for each class, or a table "
+    "labels.csv beside them, with the columns path and label)"
+)
 
 _Sources = tuple[Source, tuple[str, Source] | None]  # for training, and held out under a name
 
@@ -158,42 +232,6 @@ class _Kind(NamedTuple):
     lies_at: Callable[[Any], bool]  # of a `Place`, or a `Path` if it is not in `_REMOTE`
     sources: Callable[[Any], _Sources]
     wanted: str = ""  # what it is in a list of what may be there, if another word is better
-
-
-def _has_folder(root: Place) -> bool:
-    """Whether there is an image in a folder of a folder, at any depth."""
-    if not root.is_dir():
-        return False
-    if not any(map(_has_image, _inner(root))):
-        return False
-    # The images of a table may lie in a folder, or in one for each split.
-    classes = _inner(root / "train" if (root / "train").is_dir() else root)
-    return not has_table(root) or sum(map(_has_image, classes)) > 1
-
-
-def _inner(folder: Place) -> Sequence[Place]:
-    if isinstance(folder, Url):
-        return folder.folders()
-    with os.scandir(folder) as entries:
-        return [Path(e.path) for e in entries if not e.name.startswith(".") and e.is_dir()]
-
-
-def _has_image(folder: Place) -> bool:
-    if isinstance(folder, Url):
-        files = (name for name, _ in folder.walk())
-    else:
-        files = (each for _, _, names in os.walk(folder, followlinks=True) for each in names)
-    return any(name.lower().endswith(EXTENSIONS) for name in files)
-
-
-def _folders(root: Place) -> _Sources:
-    if not (root / "train").is_dir():
-        return Folder(str(root)), None
-    train = Folder(str(root / "train"))
-    for name in HELD_OUT:
-        if (root / name).is_dir():
-            return train, (name, Folder(str(root / name), class_names=train.classes))
-    return train, None
 
 
 def _has_cifar(root: Path) -> bool:
@@ -226,9 +264,10 @@ def _arrays(root: Path) -> _Sources:
     files = sorted(root.glob("*.npz"))
     if len(files) == 1:
         return Arrays(str(files[0])), None
-    for name in HELD_OUT:
-        if (root / "train.npz").is_file() and (root / f"{name}.npz").is_file():
-            return Arrays(str(root / "train.npz")), (name, Arrays(str(root / f"{name}.npz")))
+    learned, other = chosen(root, [file.stem for file in files])
+    if learned and other:
+        held_out = Arrays(str(root / f"{other}.npz"))
+        return Arrays(str(root / f"{learned}.npz")), (other.lower(), held_out)
     raise UserError(
         f"{root} must hold a single .npz file, or train.npz and one of "
         f"{', '.join(f'{name}.npz' for name in HELD_OUT)}; got "
@@ -261,7 +300,7 @@ def _records(root: Path) -> _Sources:
 _REMOTE = ("folder", "table", "tar")
 
 _KINDS = {
-    "folder": _Kind("class folders", _has_folder, _folders, "class folders with images"),
+    "folder": _Kind("class folders", has_classes, folder_sources, "class folders with images"),
     "table": _Kind("a table", has_table, table_sources, "a table of paths and labels"),
     "cifar": _Kind("CIFAR's binary files", _has_cifar, _cifar),
     "idx": _Kind("IDX files", _has_idx, _idx, "MNIST's IDX files"),
@@ -272,7 +311,7 @@ _KINDS = {
     "parquet": _Kind(
         "Parquet images",
         has_parquet_images,
-        sources_of(Parquet, ".parquet"),
+        parquet_sources,
         "*.parquet files with images",
     ),
 }

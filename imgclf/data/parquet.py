@@ -149,7 +149,7 @@ class Parquet(Source):
             texts += several
         if not texts:
             raise UserError(f"The `path` of `Parquet` must hold images; got none ({self.path})")
-        labels, classes = placed("Parquet", self.path, texts, given)
+        labels, classes = placed("Parquet", self.path, texts, given, names)
         ids, called, of_chunks = Names.of(names), Names.of(classes), Names.of(kinds)
         page_table = np.array(table, np.int64)
         return {

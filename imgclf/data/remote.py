@@ -108,6 +108,14 @@ class Url:
     def is_dir(self) -> bool:
         return bool(self._listed)
 
+    def is_other_file(self) -> bool:
+        """Whether there is a file whose name does not end like those that are read."""
+        return bool(self.suffix) and not self._is_named_as_file and _info(self.url) is not None
+
+    def size(self) -> int | None:
+        """The bytes of a file, if the server says how many they are."""
+        return (_info(self.url) or {}).get("size")
+
     def names(self) -> list[str]:
         """The names in a folder, but hidden ones."""
         return list(self._listed)

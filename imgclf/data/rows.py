@@ -44,6 +44,8 @@ def rows(file: Place, names: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ..
     `UserError` for a column that there is not, and for damage, with the number of the row.
     """
     there = columns(file)
+    if not there:
+        raise UserError(f"The table {file} must have columns; it is empty")
     for name in names:
         if name not in there:
             raise unknown(f"column of {file}", name, there)
@@ -124,4 +126,6 @@ def _parquet_rows(file: Place, names: Sequence[str]) -> Iterator[tuple[str, tupl
 
 def _damaged(file: Place, where: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnicodeDecodeError) and file.suffix.lower() != ".parquet":
+        reason += "; it must be UTF-8 (iconv -f latin1 -t utf-8 makes it so, of Latin-1)"
     return UserError(f"The table {file} cannot be read ({where}): {reason}")

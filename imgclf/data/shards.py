@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from imgclf.data.folder import SPLITS
 from imgclf.data.remote import Place, Url, at, is_remote
 from imgclf.data.source import Source, check_classes, numbered
+from imgclf.data.split_names import HELD_OUT
 from imgclf.errors import UserError, unknown
 
 _MOST_CLASSES = 1_000_000  # a damaged label should not make names without end
@@ -78,41 +78,53 @@ def names_beside(shard: str) -> tuple[str, ...]:
 
 
 def placed(
-    kind: str, path: str, texts: Sequence[str], given: tuple[str, ...]
+    kind: str, path: str, texts: Sequence[str], given: tuple[str, ...], ids: Sequence[str]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels int32 (n,) and classes of texts that are all whole numbers, or all names of classes.
 
-    `given` are the classes in their order; where there are none, they are the names in order.
+    `given` are the classes in their order; where there are none, they are the names in order. The
+    errors name the first of the `ids` (n,) that has a wrong label.
     """
+
+    def where(text: str) -> str:
+        return f"({ids[texts.index(text)]} in {path})"
+
     different = sorted(set(texts))
     numbers = [text for text in different if text.isascii() and text.isdigit()]
     known = set(given)
+    hidden = next((t for t in different if re.fullmatch(r"-\d+", t) and t not in known), None)
+    if hidden is not None:
+        raise UserError(
+            f"The labels of `{kind}` must be 0 or more; got {hidden}, which often stands for "
+            f"labels that are not published: leave that part out {where(hidden)}"
+        )
     if numbers and not set(different) <= known:
         odd = next((text for text in different if text not in numbers), None)
         if odd is not None:
             raise UserError(
                 f"The labels of `{kind}` must be all numbers or all names; got {numbers[0]!r} and "
-                f"{odd!r} ({path})"
+                f"{odd!r} {where(odd)}"
             )
         places = {text: int(text) for text in different}
         greatest = max(places.values())
         if greatest >= _MOST_CLASSES:
             raise UserError(
-                f"The labels of `{kind}` must be below {_MOST_CLASSES:,}; got {greatest} ({path})"
+                f"The labels of `{kind}` must be below {_MOST_CLASSES:,}; got {greatest} "
+                f"{where(next(text for text in different if places[text] == greatest))}"
             )
         classes = given or numbered(greatest + 1)
         wrong = next((text for text in different if places[text] >= len(classes)), None)
         if wrong is not None:
             raise UserError(
                 f"The labels of `{kind}` must lie in 0..{len(classes) - 1}, the places of its "
-                f"classes; got {wrong} ({path})"
+                f"classes; got {wrong} {where(wrong)}"
             )
     else:
         classes = given or tuple(different)
         places = {name: place for place, name in enumerate(classes)}
         for text in different:
             if text not in places:
-                raise unknown(f"class in {path}", text, classes)
+                raise unknown(f"class in {path} ({ids[texts.index(text)]})", text, classes)
     check_classes(kind, path, classes)
     return np.fromiter((places[text] for text in texts), np.int32, len(texts)), classes
 
@@ -129,7 +141,7 @@ def sources_of(
 
     def found(root: Place) -> tuple[Source, tuple[str, Source] | None]:
         if any(root.glob(f"train*{ending}")):
-            for name in SPLITS[1:]:
+            for name in HELD_OUT:
                 single = (root / f"{name}{ending}").is_file()
                 pattern = f"{name}{ending}" if single else f"{name}[-_]*{ending}"
                 if any(root.glob(pattern)):

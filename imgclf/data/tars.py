@@ -120,7 +120,7 @@ class Tar(Source):
                 raise UserError(f"`Tar` must be able to read {shard}; {error}") from None
         if not names:
             raise UserError(f"The `path` of `Tar` must hold samples; got none ({self.path})")
-        labels, classes = placed("Tar", self.path, texts, given)
+        labels, classes = placed("Tar", self.path, texts, given, names)
         ids, called = Names.of(names), Names.of(classes)
         table = np.array(places, np.int64)
         return {

@@ -90,14 +90,20 @@ def test_labels_are_numbers_names_or_json_and_classes_as_listed(tmp_path):
     for name, text in (("labels.json", '["x", "y"]'), ("classes.txt", "k\nl\nm\n")):
         (tmp_path / name).write_text(text)  # the second goes before the first
         assert tar([b"1"]).classes == (("x", "y") if "json" in name else ("k", "l", "m"))
-    with pytest.raises(UserError, match=r"must lie in 0\.\.2.*got 3"):
+    with pytest.raises(UserError, match=r"must lie in 0\.\.2.*got 3 \(a\.tar/0 in "):
         len(tar([b"3"]))
     with pytest.raises(UserError, match=r"Unknown class in .* 'kk'; did you mean 'k'"):
         len(tar([b"kk"]))
     (tmp_path / "classes.txt").unlink()
     (tmp_path / "labels.json").unlink()
-    with pytest.raises(UserError, match="all numbers or all names; got '3' and 'ant'"):
+    with pytest.raises(
+        UserError, match=r"all numbers or all names; got '3' and 'ant' \(a.tar/1 in .*a\.tar\)"
+    ):
         len(tar([b"3", b"ant"]))
+    with pytest.raises(UserError, match=r"must be 0 or more; got -1, .* \(a\.tar/1 in .*a\.tar\)"):
+        len(tar([b"3", b"-1", b"2"]))
+    with pytest.raises(UserError, match=r"below 1,000,000; got 5000000 \(a\.tar/0 in "):
+        len(tar([b"5000000", b"0"]))
     with pytest.raises(UserError, match=r"0\.json in .* must be JSON with .* `label`"):
         len(tar([b'{"label": true}'], "json"))
 
