@@ -16,6 +16,7 @@ from imgclf.data.guess_folders import (
     has_image,
     holds_image,
     inner,
+    without_classes,
 )
 from imgclf.data.guess_parquet import parquet_sources
 from imgclf.data.guess_tables import faults, has_table, names_in, table_sources, tables
@@ -91,6 +92,8 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
         f"{shown}: {what} ({len(train.classes):,} classes, {len(train):,} images) "
         f"for training, {other} ({len(held_out):,}) for evaluation"
     )
+    if found is _KINDS["folder"] and (bare := without_classes(root)):
+        said += f"; {' and '.join(bare)} left alone, without class folders"
     return Guess(train, {name: held_out}, said)
 
 

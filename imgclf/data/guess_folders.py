@@ -33,6 +33,11 @@ def folder_sources(root: Place) -> tuple[Folder, tuple[str, Folder] | None]:
     return train, (held_out.name.lower(), Folder(str(held_out), class_names=train.classes))
 
 
+def without_classes(root: Place) -> list[str]:
+    """The parts at `root` that hold images and no folders, as those of a competition do."""
+    return [f"{x.name}/" for x in inner(root) if is_split(x.name) and not inner(x) and has_image(x)]
+
+
 def check_meant(root: Place) -> None:
     """Raises a `UserError` if the folders at `root` may be something else than classes."""
     train, _ = _parts(root)

@@ -289,3 +289,10 @@ def test_class_folders_below_are_taken_where_they_can_be_no_class(class_folders,
 def test_parts_that_hold_images_without_classes_are_said_to_be_such(class_folders, tmp_path):
     class_folders(".", train=3, val=3)
     assert "images that nothing says the classes of" in refused(tmp_path)
+
+
+def test_a_part_without_labels_beside_others_is_said_to_be_left_alone(class_folders, tmp_path):
+    class_folders("d/train", ant=4, bee=4)
+    class_folders("d", test=3)
+    said = guess(str(tmp_path / "d")).said
+    assert said.startswith("d: 80 %") and said.endswith("test/ left alone, without class folders")
