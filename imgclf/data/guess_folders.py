@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from imgclf.data.folder import EXTENSIONS, Folder
-from imgclf.data.guess_tables import faults, has_table, names_in, tables
+from imgclf.data.guess_tables import faults, has_table, names_folders, names_in, tables
 from imgclf.data.remote import Place, Url
 from imgclf.data.split_names import chosen, is_split
 from imgclf.errors import UserError
@@ -41,12 +41,13 @@ def without_classes(root: Place) -> list[str]:
 def check_meant(root: Place) -> None:
     """Raises a `UserError` if the folders at `root` may be something else than classes."""
     train, _ = _parts(root)
-    if not train and tables(root):
+    classes = inner(train or root)
+    names, there = {each.name for each in classes}, tables(root)
+    if not train and there and not any(names_folders(file, names) for file in there):
         raise UserError(
             f"{root} holds folders of images and {faults(root)}; if the folders are the classes, "
             f"say --kind folder"
         )
-    classes = inner(train or root)
     if any(map(holds_image, classes)):
         return
     several = next((each for each in classes if _count(inner(each), 2) == 2), None)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+from collections.abc import Collection
+from itertools import islice
 
 from imgclf.data.remote import Place, Url
 from imgclf.data.rows import SUFFIXES, columns, has_words, rows
@@ -13,6 +15,7 @@ IMAGE_COLUMNS = ("path", "file", "filename", "file_name", "image")
 LABEL_COLUMNS = ("label", "class", "target")
 """What is usual, in upper or lower case; the first that is there is taken."""
 
+_LOOKED_AT = 100  # rows of a table
 _MOST_REMOTE, _LARGEST_REMOTE = 8, 64 << 20  # Parquet files at a URL, and bytes of each
 
 
@@ -40,6 +43,19 @@ def _is_small(file: Url) -> bool:
     """Whether a file is no gigabytes of images, which would be copied to be looked at."""
     size = file.size()
     return size is not None and size <= _LARGEST_REMOTE
+
+
+def names_folders(file: Place, folders: Collection[str]) -> bool:
+    """Whether a column of a table names these folders, or files in them: it says what they say."""
+    try:
+        words = [name for name in columns(file) if has_words(file, name)]
+        first = [values for _, values in islice(rows(file, words), _LOOKED_AT)]
+    except UserError:
+        return False
+    return any(
+        all(isinstance(each, str) and each.split("/")[0] in folders for each in column)
+        for column in zip(*first, strict=True)
+    )
 
 
 def faults(root: Place) -> str:

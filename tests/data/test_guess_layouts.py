@@ -296,3 +296,14 @@ def test_a_part_without_labels_beside_others_is_said_to_be_left_alone(class_fold
     class_folders("d", test=3)
     said = guess(str(tmp_path / "d")).said
     assert said.startswith("d: 80 %") and said.endswith("test/ left alone, without class folders")
+
+
+@pytest.mark.parametrize("rows", ["ant/0.png,0,1\nbee/1.png,1,0\n", "x,ant,1\ny,bee,2\n"])
+def test_a_table_that_names_the_class_folders_does_not_stand_in_their_way(
+    class_folders, tmp_path, rows
+):
+    folder = class_folders("d", ant=4, bee=4)
+    (folder / "about.csv").write_text("place,what,number\n" + rows)
+    assert guess(str(tmp_path / "d")).said.startswith("d: 80 % of class folders (2 classes")
+    (folder / "about.csv").write_text("place,what,number\n" + rows + "no,wasp,3\n")
+    assert "--kind folder" in refused(tmp_path / "d")
