@@ -200,12 +200,10 @@ def _decode_tolerantly(encoded: bytes, exif: bool) -> np.ndarray:
         raise BadImage("the file is empty")
     try:
         with _pillow().open(io.BytesIO(encoded), formats=_FORMATS) as opened:
-            noted = _noted(opened)
+            # Pillow turns a TIFF while it reads, and leaves no note.
+            turned = _noted(opened) if opened.format == "TIFF" else 1
             image = _rgb(opened)
-            left = _noted(opened)  # nothing of a TIFF, which Pillow turns while it reads
-            if exif:
-                return upright(image, left)
-            return image if left == noted else upright(image, _BACK.get(noted, noted))
+            return upright(image, _noted(opened) if exif else _BACK.get(turned, turned))
     except Exception as error:  # broken bytes make Pillow's readers raise almost anything
         reason = " ".join(str(error).split()) or type(error).__name__
         if "cannot identify" in reason:

@@ -58,9 +58,8 @@ class Central(Planned):
         self, height: int, width: int, preprocess: Preprocess, rng: np.random.Generator
     ) -> Plan:
         size = preprocess.size
-        if preprocess.crop_mode.startswith("pad_"):
-            fill = preprocess.crop_mode.removeprefix("pad_")
-            return Pad(fill).plan(height, width, preprocess, rng)  # type: ignore[arg-type]
+        if pad := _PADS.get(preprocess.crop_mode):
+            return pad.plan(height, width, preprocess, rng)
         shorter = math.floor(size / (preprocess.crop or 1.0))
         if preprocess.crop_mode == "squash":
             new_width = new_height = shorter
@@ -165,6 +164,13 @@ class Pad(Planned):
         new_height = max(1, round(size * height / longer))
         left, top = (size - new_width) // 2, (size - new_height) // 2
         return Plan(0, 0, width, height, new_width, new_height, -left, -top, self.fill)
+
+
+_PADS = {
+    "pad_black": Pad("black"),
+    "pad_mean": Pad("mean"),
+    "pad_reflect": Pad("reflect"),
+}
 
 
 def _as_torchvision(

@@ -189,26 +189,23 @@ def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def per_class(confusion: np.ndarray) -> PerClass:
     """Precision, recall and F1 of each class, from the confusion matrix (k, k)."""
-    right, said, support = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    return _per_class(np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
+
+
+def per_class_of_sets(logits: np.ndarray, labels: np.ndarray) -> PerClass:
+    """Precision, recall and F1 of each class, said of the examples with a logit above 0."""
+    true, said = labels > 0, logits > 0
+    return _per_class(*(each.sum(axis=0) for each in (true & said, said, true)))
+
+
+def _per_class(right: np.ndarray, said: np.ndarray, support: np.ndarray) -> PerClass:
+    """Of how many examples (k,) a class was said rightly, said at all, and is true."""
     return PerClass(
         precision=right / np.maximum(said, 1),
         recall=right / np.maximum(support, 1),
         f1=2 * right / np.maximum(said + support, 1),
         support=support,
         occurs=said + support > 0,
-    )
-
-
-def per_class_of_sets(logits: np.ndarray, labels: np.ndarray) -> PerClass:
-    """Precision, recall and F1 of each class, said of the examples with a logit above 0."""
-    true, said = labels > 0, logits > 0
-    right, support, named = (each.sum(axis=0) for each in (true & said, true, said))
-    return PerClass(
-        precision=right / np.maximum(named, 1),
-        recall=right / np.maximum(support, 1),
-        f1=2 * right / np.maximum(named + support, 1),
-        support=support,
-        occurs=named + support > 0,
     )
 
 

@@ -23,7 +23,8 @@ class Predictions:
     """The logits of n examples, their labels and names, and the names of the k classes.
 
     As a folder: `logits.npy`, `labels.npy`, `ids.json` and `classes.json` (lists of text, one a
-    line). Nothing in it is ever run or unpickled.
+    line), and an empty file `independent` where classes are. Nothing in it is ever run or
+    unpickled.
     """
 
     logits: np.ndarray
@@ -97,6 +98,8 @@ class Predictions:
             np.save(new / "labels.npy", self.labels, allow_pickle=False)
             _write_names(new / "ids.json", self.ids)
             _write_names(new / "classes.json", self.classes)
+            if self.independent:
+                (new / "independent").touch()
             if folder.exists():
                 os.replace(folder, work / "old")
             os.replace(new, folder)
@@ -110,13 +113,12 @@ class Predictions:
         if not (folder / "logits.npy").is_file():
             raise UserError(f"No predictions at {folder} (no logits.npy there)")
         try:
-            labels = np.load(folder / "labels.npy", allow_pickle=False)
             predictions = cls(
                 logits=np.load(folder / "logits.npy", allow_pickle=False),
-                labels=labels,
+                labels=np.load(folder / "labels.npy", allow_pickle=False),
                 ids=_read_names(folder / "ids.json"),
                 classes=tuple(_read_names(folder / "classes.json")),
-                independent=are_sets(labels),
+                independent=(folder / "independent").exists(),
             )
         except (OSError, ValueError, EOFError) as error:
             reason = " ".join(str(error).split())

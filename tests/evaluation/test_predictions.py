@@ -1,5 +1,6 @@
 """The folder of predictions: written whole, read exactly, refused where it is damaged."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -51,6 +52,14 @@ def test_failed_save_keeps_the_old_folder(tmp_path, monkeypatch):
 def test_absent_folder_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"^No predictions at .*nowhere"):
         Predictions.load(tmp_path / "nowhere")
+
+
+def test_whether_classes_are_independent_comes_back(tmp_path):
+    for independent in (True, False):
+        saved = dataclasses.replace(predictions(), independent=independent)
+        saved.save(tmp_path / "test")
+        loaded = Predictions.load(tmp_path / "test")
+        np.testing.assert_array_equal(loaded.probabilities(), saved.probabilities())
 
 
 @pytest.mark.parametrize("name", ["logits.npy", "labels.npy", "ids.json", "classes.json"])
