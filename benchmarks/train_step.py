@@ -3,6 +3,7 @@
     python benchmarks/train_step.py --preset cpu
     python benchmarks/train_step.py --preset accelerator --peer-python /path/with/torch/bin/python
     python benchmarks/train_step.py --models resnet50 --batch-sizes 128 256 --dtypes bfloat16
+    python benchmarks/train_step.py --models resnet50 --dtypes bfloat16 --deterministic
     python benchmarks/train_step.py --input recipe --recipe imagenette --data.train PATH
     python benchmarks/train_step.py --host
 
@@ -63,7 +64,7 @@ class Case:
     batch_size: int
     dtype: str
 
-    def recipe(self, augment: bool) -> Recipe:
+    def recipe(self, augment: bool = False, deterministic: bool = False) -> Recipe:
         """The experiment whose step is measured, on as many images of noise as a batch has."""
         return Recipe(
             data=Data(
@@ -76,6 +77,7 @@ class Case:
             optimizer=SGD(momentum=0.9, nesterov=False, weight_decay=1e-4),
             schedule=Constant(0.01),
             length=Steps(ENDLESS),
+            deterministic=deterministic,
         )
 
     def words(self) -> Iterator[str]:
@@ -207,7 +209,7 @@ def experiments(words: argparse.Namespace, rest: list[str]) -> Iterator[tuple[Ca
     else:
         product = itertools.product(words.models, words.batch_sizes, words.dtypes, words.sizes)
         for each in PRESETS[words.preset] if words.preset else itertools.starmap(case, product):
-            yield each, each.recipe(words.augment)
+            yield each, each.recipe(words.augment, words.deterministic)
 
 
 def run(words: argparse.Namespace, rest: list[str]) -> bool:
@@ -221,6 +223,7 @@ def run(words: argparse.Namespace, rest: list[str]) -> bool:
         "machine": hardware.machine(),
         "dispatch": words.dispatch,
         "augment": words.augment,
+        "deterministic": words.deterministic,
         "peak": {},
         "results": [],
     }
@@ -306,6 +309,7 @@ def parsed() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[128])
     parser.add_argument("--dtypes", nargs="+", default=["float32"], help="float32, bfloat16")
     parser.add_argument("--augment", action="store_true", help="random crop and flip in the step")
+    parser.add_argument("--deterministic", action="store_true", help="as `--deterministic True`")
     parser.add_argument("--input", choices=("synthetic", "recipe"), default="synthetic")
     parser.add_argument("--recipe", help="name or file; other options change it, as in `train`")
     parser.add_argument("--dispatch", choices=("step", "scan"), default="step")

@@ -15,6 +15,7 @@ from imgclf.commands import main
 from .runs import Training, events, lines, same_run, saved
 
 RECIPE = '''
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +72,8 @@ class Deep(nn.Module):
         return nn.Dense(self.classes)(x)
 
 
-def deep(num_classes, training=1, evaluation=1, table=1):
-    return Deep(num_classes, training, evaluation, table)
+def deep(num_classes, evaluation=1, table=1):
+    return Deep(num_classes, int(os.environ.get("DEEP_IN_TRAINING", 1)), evaluation, table)
 
 
 recipe = Recipe(
@@ -137,7 +138,7 @@ def stop_in_the_steps(folder: Path, sent: signal.Signals) -> None:
 
 def stop_in_compilation(folder: Path, sent: signal.Signals) -> None:
     before = saved(folder / "run")
-    with Training(folder, env={"JAX_ENABLE_COMPILATION_CACHE": "false"}) as training:
+    with Training(folder, env={"DEEP_IN_TRAINING": ENDLESS}) as training:
         training.reach("compiling the step ...")
         training.process.send_signal(sent)
         status, said, out = training.end()
@@ -192,23 +193,12 @@ def test_a_run_stopped_again_and_again_ends_as_one_that_was_left_in_peace(
     same_run(mine / "run", whole)
 
 
-@pytest.mark.parametrize(
-    "sent", [signal.SIGTERM, *(pytest.param(sent, marks=SLOW) for sent in SIGNALS[1:])]
-)
-def test_a_long_compilation_is_left_at_once(mine: Path, sent: signal.Signals) -> None:
-    with Training(mine, "--model.options.training", ENDLESS) as training:
-        training.reach("compiling the step ...")
-        training.process.send_signal(sent)
-        status, said, _ = training.end()
-    assert status == 128 + sent
-    left_at_once(said, sent)
-
-
 @SLOW
 @pytest.mark.parametrize("sent", SIGNALS)
 def test_each_signal_at_each_stage_changes_nothing(
     mine: Path, whole: Path, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stop_in_compilation(mine, sent)
     stop_in_the_steps(mine, sent)
     stop_in_compilation(mine, sent)
     stop_in_evaluation(mine, sent)
