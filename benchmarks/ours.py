@@ -47,7 +47,8 @@ class Round:
     steps: int
     wall: float
     host: float
-    """Of processor time of the main thread: dispatch, and on CPU what XLA computes right there."""
+    """Of the main thread's processor time, to hand the steps to the device, and on CPU what XLA
+    computes right there."""
     waited: float
     """For batches."""
 
@@ -83,11 +84,12 @@ class Ours:
     def round(self, steps: int, kind: str = "synthetic") -> Round:
         """Makes `steps` steps, or a few more where many are made in a dispatch."""
         runner, first = self.runners[kind], self._done[kind]
-        waited, under_way = runner.waited, []
-        before, host = time.perf_counter(), time.thread_time()
+        waited, under_way, host = runner.waited, [], 0.0
+        before = time.perf_counter()
         while self._done[kind] < first + steps:
-            done = self._done[kind]
+            done, since = self._done[kind], time.thread_time()
             self._state, metrics = runner.run(self._state, done, done + runner.size)
+            host += time.thread_time() - since  # without the wait below, which may be a busy one
             self._done[kind] += runner.size
             under_way.append(metrics)
             if len(under_way) > AHEAD:
@@ -96,7 +98,7 @@ class Ours:
         return Round(
             self._done[kind] - first,
             time.perf_counter() - before,
-            time.thread_time() - host,
+            host,
             runner.waited - waited,
         )
 

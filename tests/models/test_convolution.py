@@ -16,8 +16,9 @@ import pytest
 from flax import linen as nn
 
 from imgclf import models
-from imgclf.models.layers import Conv, plain_operations
+from imgclf.models.layers import Conv, fast_stem, plain_operations
 from imgclf.models.layers.convolution import convolve
+from imgclf.models.layers.fast_convolution import Window
 
 CASES = {
     # kernel, stride, padding, (inputs, outputs, groups)
@@ -36,7 +37,9 @@ CASES = {
     "7x1 stride 2": ((7, 1), 2, "SAME", (4, 6, 1)),
     "2x2 padded by more than itself": ((2, 2), 2, 3, (4, 6, 1)),
     "7x7 stem": ((7, 7), 2, 3, (3, 8, 1)),
+    "7x7 stem with rows left over": ((7, 7), 2, ((0, 0), (4, 0)), (3, 8, 1)),
     "11x11 stem": ((11, 11), 4, 2, (3, 8, 1)),
+    "5x6 stem as TensorFlow": ((5, 6), 2, "SAME", (1, 8, 1)),
     "patches": ((16, 16), 16, 0, (3, 8, 1)),
     "gaps between windows": ((2, 2), 3, 0, (4, 6, 1)),
     "dilated": ((3, 3), 1, 2, (4, 6, 1)),
@@ -161,6 +164,26 @@ def test_accelerators_are_given_the_plain_operation_alone(name):
     assert f"feature_group_count = {groups} " in program
     for other in ("while", "barrier", "dot_general", "dynamic"):
         assert f"stablehlo.{other}" not in program
+
+
+STEMS = [name for name in CASES if "stem" in name]
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_gpus_compute_a_stem_by_blocks_to_the_same_values(name):
+    function, reference, x, kernel, gradient = case(name)
+    taps, stride, padding, _ = CASES[name]
+    if padding == "SAME":
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], taps, (stride, stride), "SAME")
+    padding = ((padding,) * 2,) * 2 if isinstance(padding, int) else tuple(padding)
+    window = Window(stride, padding)
+    assert fast_stem.suits(window, kernel)
+    got = all_three(lambda x, kernel: fast_stem.forward(window, x, kernel))(x, kernel, gradient)
+    agree(got, all_three(reference)(x, kernel, gradient))
+    lowered = jax.jit(function).trace(x, kernel).lower(lowering_platforms=("cuda",))
+    blocks = f"{stride * stride * x.shape[-1]}x8xf32>"
+    program = lowered.as_text()
+    assert program.count("stablehlo.convolution") == 1 and f"x{blocks}) -> " in program
 
 
 class Three(nn.Module):

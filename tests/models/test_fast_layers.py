@@ -14,11 +14,18 @@ def noise(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(1, 2, shape), jnp.float32)
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def backend(request, monkeypatch):
+    """What layers take for the backend; it is the processor that computes."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+
+
 @pytest.mark.parametrize(("batch", "groups"), [(6, 1), (16, 1), (8, 2)])
-def test_batch_norm_and_its_gradients_are_the_plain_ones(batch, groups):
+def test_batch_norm_and_its_gradients_are_the_plain_ones(batch, groups, backend):
     x = noise(batch, 5, 3, 4)
     norm = BatchNorm(groups=groups)
     variables = norm.init(jax.random.key(0), x, True)
+    variables["batch_stats"]["mean"] = noise(4, seed=3)
     params = {"scale": noise(4), "bias": noise(4, seed=1)}
 
     def loss(params, x):
@@ -36,6 +43,14 @@ def test_batch_norm_and_its_gradients_are_the_plain_ones(batch, groups):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), got, expected)
 
 
+def test_the_variance_of_images_far_from_zero_is_exact_once_the_mean_is_about_known(backend):
+    x, norm = 1000 + noise(4, 8, 8, 3), BatchNorm()
+    variables = norm.init(jax.random.key(0), x, True)
+    variables["batch_stats"]["mean"] = jnp.full(3, 998.0)
+    y, _ = norm.apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y.std((0, 1, 2)), 1, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "ceil"),
     [
@@ -50,7 +65,7 @@ def test_batch_norm_and_its_gradients_are_the_plain_ones(batch, groups):
 )
 @pytest.mark.parametrize("size", [13, 16])
 def test_a_maximum_sends_its_gradient_to_the_pixel_that_the_plain_one_does(
-    kernel, stride, padding, ceil, size
+    kernel, stride, padding, ceil, size, backend
 ):
     x = jnp.round(noise(2, size, size + 1, 3))  # many are equal
 

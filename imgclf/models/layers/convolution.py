@@ -1,5 +1,6 @@
 """The one convolution of all families."""
 
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Literal
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imgclf.models.layers import fast_convolution, fast_depthwise
+from imgclf.models.layers import fast_convolution, fast_depthwise, fast_stem
 from imgclf.models.layers.channelwise import plus
 from imgclf.models.layers.fast_convolution import Window, plain
 from imgclf.models.layers.initial import Initializer, bias_uniform, he_fan_out
@@ -30,8 +31,8 @@ def convolve(
     """Convolution of images with a kernel (height, width, inputs / groups, outputs).
 
     On CPU it and its gradients are computed in ways that are fast there, on other devices by XLA's
-    own operation: the same but for rounding. Forward-mode derivatives (`jax.jvp`, `jax.linearize`)
-    need `plain_operations`.
+    own operation, but for the first of a network on GPUs: the same but for rounding. Forward-mode
+    derivatives (`jax.jvp`, `jax.linearize`) need `plain_operations`.
     """
     if isinstance(padding, str):
         extents = [dilation * (taps - 1) + 1 for taps in kernel.shape[:2]]
@@ -47,11 +48,15 @@ def convolve(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _convolve(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    # The plain one comes last: `imgclf.models.summary` counts it.
+    default = partial(plain, window)
+    if fast_stem.suits(window, kernel):
+        fast = partial(fast_stem.forward, window)
+        return jax.lax.platform_dependent(x, kernel, cuda=fast, rocm=fast, default=default)
     if window.groups == 1:
         return plain(window, x, kernel)
-    # The plain one comes last: `imgclf.models.summary` counts it.
     fast = partial(_fast(window, kernel).forward, window)
-    return jax.lax.platform_dependent(x, kernel, cpu=fast, default=partial(plain, window))
+    return jax.lax.platform_dependent(x, kernel, cpu=fast, default=default)
 
 
 def _kept(
@@ -71,8 +76,10 @@ def _gradients(
     def of_plain_by_input(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda x: plain(window, x, kernel), x)(gradient)[0]
 
-    def of_plain_by_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda kernel: plain(window, x, kernel), kernel)(gradient)[0]
+    def by_kernel_through(
+        forward: Callable[..., jax.Array], x: jax.Array, gradient: jax.Array
+    ) -> jax.Array:
+        return jax.linear_transpose(lambda kernel: forward(window, x, kernel), kernel)(gradient)[0]
 
     # Chosen one by one, so that XLA can leave out the one that is not asked for.
     by_input = jax.lax.platform_dependent(
@@ -81,11 +88,13 @@ def _gradients(
         cpu=partial(fast.input_gradient, window, x.shape),
         default=of_plain_by_input,
     )
+    on_gpu = partial(by_kernel_through, fast_stem.forward)
     by_kernel = jax.lax.platform_dependent(
         x,
         gradient,
         cpu=lambda x, gradient: fast.weight_gradient(window, x, kernel, gradient),
-        default=of_plain_by_kernel,
+        default=partial(by_kernel_through, plain),
+        **({"cuda": on_gpu, "rocm": on_gpu} if fast_stem.suits(window, kernel) else {}),
     )
     return by_input, by_kernel
 

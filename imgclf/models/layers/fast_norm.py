@@ -1,4 +1,4 @@
-"""Batch normalisation in training and its gradient, with few passes over the images, on CPU."""
+"""Batch normalisation in training and its gradient, with few passes over the images."""
 
 from functools import partial
 
@@ -6,38 +6,53 @@ import jax
 import jax.numpy as jnp
 
 from imgclf.models.layers.fast_sums import channel_sums
+from imgclf.models.layers.plain import on_cpu
 
 Three = tuple[jax.Array, jax.Array, jax.Array]
 Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def normalised(epsilon: float, x_bhwc: jax.Array, scale: jax.Array, bias: jax.Array) -> Three:
-    """The images normalised over all axes but the last, their mean and their variance."""
-    return _forward(epsilon, x_bhwc, scale, bias)[0]
+def normalised(
+    epsilon: float, x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array
+) -> Three:
+    """Images (..., c) normalised over all axes but the last, their mean and their variance.
+
+    All in float32. `near` is about where the mean will be, and only rounding depends on it: on
+    accelerators, where a pass takes as long as the images take from memory, both are summed up in
+    one, of the differences from `near`.
+    """
+    return _forward(epsilon, x, scale, bias, near)[0]
 
 
-def _forward(epsilon: float, x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[Three, Kept]:
-    n = x.size // x.shape[-1]
-    (total,) = channel_sums(lambda x: (x,), x)
-    mean = total / n
-    (squares,) = channel_sums(lambda x: (jnp.square(x - mean),), x)
-    var = squares / n
-    y = (x - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
+def _forward(
+    epsilon: float, x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array
+) -> tuple[Three, Kept]:
+    n, x_float = x.size // x.shape[-1], x.astype(jnp.float32)
+    if on_cpu():
+        (total,) = channel_sums(lambda x: (x,), x_float)
+        mean = total / n
+        (squares,) = channel_sums(lambda x: (jnp.square(x - mean),), x_float)
+        var = squares / n
+    else:
+        total, squares = channel_sums(lambda x: (x - near, jnp.square(x - near)), x_float)
+        mean = near + total / n
+        var = jnp.maximum(squares / n - jnp.square(total / n), 0)
+    y = (x_float - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
     return (y, mean, var), (x, mean, var, scale)
 
 
-def _backward(epsilon: float, kept: Kept, gradients: Three) -> Three:
+def _backward(epsilon: float, kept: Kept, gradients: Three) -> tuple[jax.Array, ...]:
     x, mean, var, scale = kept
     of_y, of_mean, of_var = gradients
-    n = x.size // x.shape[-1]
+    n, x_float = x.size // x.shape[-1], x.astype(jnp.float32)
     deviation = jax.lax.rsqrt(var + epsilon)
-    by_bias, along = channel_sums(lambda x, of_y: (of_y, of_y * (x - mean)), x, of_y)
+    by_bias, along = channel_sums(lambda x, of_y: (of_y, of_y * (x - mean)), x_float, of_y)
     factor = scale * deviation
     # A change of x changes y itself, and mean and variance, and y by these.
     slope = (2 * of_var - factor * jnp.square(deviation) * along) / n
-    by_x = factor * of_y + slope * (x - mean) + (of_mean - factor * by_bias) / n
-    return by_x, along * deviation, by_bias
+    by_x = factor * of_y + slope * (x_float - mean) + (of_mean - factor * by_bias) / n
+    return by_x.astype(x.dtype), along * deviation, by_bias, jnp.zeros_like(mean)
 
 
 normalised.defvjp(_forward, _backward)

@@ -1,7 +1,12 @@
-"""Max pooling, fast on CPU, where XLA goes through all windows one by one."""
+"""Max pooling: fast on CPU, where XLA goes through all windows one by one, and its gradient on GPUs.
+
+XLA adds up the gradient in memory there, in whatever order the windows come.
+"""
 
 import jax
 import jax.numpy as jnp
+
+from imgclf.models.layers.plain import once
 
 Sides = tuple[tuple[int, int], tuple[int, int]]
 
@@ -13,7 +18,7 @@ def forward(kernel: int, stride: int, padding: Sides, x_bhwc: jax.Array) -> jax.
         window[axis], steps[axis], pad[axis] = kernel, stride, around
         lowest = jnp.array(-jnp.inf, x_bhwc.dtype)
         x_bhwc = jax.lax.reduce_window(x_bhwc, lowest, jax.lax.max, window, steps, pad)
-        x_bhwc = jax.lax.optimization_barrier(x_bhwc)
+        x_bhwc = once(x_bhwc)
     return x_bhwc
 
 
@@ -35,7 +40,7 @@ def input_gradient(
     places = _places(kernel, stride, padding, x_bhwc, gradient_bhwc.shape)
     places = jnp.pad(places, around, constant_values=-1)
     gradient = jnp.pad(gradient_bhwc, around)
-    places, gradient = jax.lax.optimization_barrier((places, gradient))
+    places, gradient = once(places), once(gradient)
     rows, columns = h + reach - 1, w + reach - 1
 
     def of_pixel(row: int, column: int) -> jax.Array:
@@ -68,7 +73,7 @@ def _places(
     """
     b, h, w, channels = shape
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
-    padded = jax.lax.optimization_barrier(padded)
+    padded = once(padded)
     most = jnp.full(shape, -jnp.inf, x.dtype)
     found = jnp.full(shape, -1, jnp.int32 if kernel > 11 else jnp.int8)
     for place in range(kernel * kernel):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from imgclf.models.layers.plain import on_cpu
+
 
 def shared_out(x: jax.Array) -> jax.Array:
     """(b, ...) as (shares, images of a share, ...)."""
@@ -24,8 +26,8 @@ def channel_sums(
 ) -> list[jax.Array]:
     """Sums (c,), in their type, of each of the arrays (..., c) that `function` makes of the rows of
     images (b, h, w, c), of tokens (b, t, c), or of vectors (b, c)."""
-    if arrays[0].ndim < 3:
-        return [y.sum(0) for y in function(*arrays)]
+    if arrays[0].ndim < 3 or not on_cpu():
+        return [y.sum(tuple(range(y.ndim - 1))) for y in function(*arrays)]
     parts = [shared_out(x if x.ndim > 3 else x[:, :, None]) for x in arrays]
     rows = parts[0].shape[2]
 

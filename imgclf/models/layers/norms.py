@@ -11,7 +11,7 @@ from imgclf.errors import UserError
 from imgclf.models.layers.channelwise import plus, times
 from imgclf.models.layers.fast_norm import normalised
 from imgclf.models.layers.initial import Initializer
-from imgclf.models.layers.plain import on_cpu
+from imgclf.models.layers.plain import are_plain
 
 Norm = Callable[..., Any]
 """Makes a norm: `BatchNorm`, or one with other fields as a `partial` of it."""
@@ -21,9 +21,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation (arXiv:1502.03167) over all axes but the last, worked out in float32.
 
     In training by the batch's own mean and variance, of the whole batch over all devices, and the
-    running ones move towards them by 1 - `momentum`; else by the running ones. The variance is the
-    mean of squared differences from the mean, which never comes out negative; the running one is
-    unbiased (n - 1), as PyTorch's.
+    running ones move towards them by 1 - `momentum`; else by the running ones. The variance never
+    comes out negative; the running one is unbiased (n - 1), as PyTorch's.
 
     With `groups`, each of so many equal runs of the batch's rows is normalised by itself (ghost
     batch normalisation, arXiv:1705.08741), and the running statistics move towards the mean over
@@ -50,23 +49,22 @@ class BatchNorm(nn.Module):
             return (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
 
         def normalise_by_itself(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            if x.ndim == 4 and on_cpu():
-                return normalised(self.epsilon, x, scale, bias)
-            axes = tuple(range(x.ndim - 1))
+            if not are_plain():
+                return normalised(self.epsilon, x, scale, bias, running_mean.value)
+            axes, x = tuple(range(x.ndim - 1)), x.astype(jnp.float32)
             mean = x.mean(axes)
             var = jnp.square(x - mean).mean(axes)
             return normalise(x, mean, var), mean, var
 
-        x_float = x.astype(jnp.float32)
         if not train:
-            y = normalise(x_float, running_mean.value, running_var.value)
+            y = normalise(x.astype(jnp.float32), running_mean.value, running_var.value)
         elif self.is_initializing():  # Perhaps of one row; only the shape counts.
-            y, _, _ = normalise_by_itself(x_float)
+            y, _, _ = normalise_by_itself(x)
         else:
             if self.groups == 1:
-                y, mean, var = normalise_by_itself(x_float)
+                y, mean, var = normalise_by_itself(x)
             else:
-                y, mean_gc, var_gc = jax.vmap(normalise_by_itself)(self._in_groups(x_float))
+                y, mean_gc, var_gc = jax.vmap(normalise_by_itself)(self._in_groups(x))
                 y, mean, var = y.reshape(x.shape), mean_gc.mean(0), var_gc.mean(0)
             n = x.size // x.shape[-1] // self.groups
             running_mean.value = self._moved(running_mean.value, mean)

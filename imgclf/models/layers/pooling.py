@@ -49,7 +49,9 @@ def _gradient(
         return jax.vjp(partial(_plain_max_pool, kernel, stride, pad), x)[1](gradient)[0]
 
     fast = partial(fast_pooling.input_gradient, kernel, stride, pad)
-    return (jax.lax.platform_dependent(x, gradient, cpu=fast, default=of_plain),)
+    return (
+        jax.lax.platform_dependent(x, gradient, cpu=fast, cuda=fast, rocm=fast, default=of_plain),
+    )
 
 
 _max_pool.defvjp(_kept, _gradient)
