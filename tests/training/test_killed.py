@@ -46,6 +46,7 @@ def start(folder: Path, run: str, *words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        pipesize=4096,  # so that it gets ahead of its reader by little
         start_new_session=True,
     )
 
@@ -88,7 +89,7 @@ def ends_as_if_never_killed(
 
 
 def test_six_kills_of_a_streamed_run_change_nothing_whatever_its_workers(tmp_path: Path) -> None:
-    recipe = RECIPE.format(resident="no", dtype="float32", steps=110)
+    recipe = RECIPE.format(resident="no", dtype="float32", steps=150)
     workers = [["--data.workers", "1"], ["--data.threads", "1"], []]
     ends_as_if_never_killed(tmp_path, recipe, kills=6, seed=1, changes=workers)
 
