@@ -3,9 +3,10 @@
     python benchmarks/same_bits.py digits --deterministic True
     python benchmarks/same_bits.py imagenette --steps 200 --data.train PATH --deterministic True
 
-Three runs of the recipe, each in processes of its own: one, the same again, and one that is stopped
-by SIGTERM half way and goes on. Every step's metrics and the last weights of the other two are
-compared with the first one's. Other options change the recipe, as in `train`. Status 1: they differ.
+Three runs of the recipe, each in processes of its own: one, the same again, and one that is
+stopped by SIGTERM half way and goes on. Every step's metrics and the last weights of the other two
+are compared with the first one's; status 1: they differ. Other options change the recipe, as in
+`train`.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def metrics(run: Path) -> dict[int, dict[str, Any]]:
     return {
         line["step"]: {name: x for name, x in line.items() if name != "images_per_second"}
         for line in lines
-        if "loss" in line
+        if "train/loss" in line
     }
 
 
@@ -55,7 +56,11 @@ def compare(run: Path, whole: Path) -> str:
             if x != expected[step][name]:
                 return f"step {step}: {name} {x} instead of {expected[step][name]}"
     a, b = (load_classifier(each)[2] for each in (run, whole))
-    pairs = zip(jax.tree.leaves((a.params, a.model_state)), jax.tree.leaves((b.params, b.model_state)), strict=True)
+    pairs = zip(
+        jax.tree.leaves((a.params, a.model_state)),
+        jax.tree.leaves((b.params, b.model_state)),
+        strict=True,
+    )
     differ = sum(not np.array_equal(x, y) for x, y in pairs)
     return f"{differ} arrays of the last weights" if differ else ""
 

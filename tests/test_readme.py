@@ -65,7 +65,13 @@ def test_the_readme_has_its_five_examples_and_a_script() -> None:
     assert [name for name, (kind, _) in MARKED.items() if kind == "script"] == ["experiment.py"]
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("my_model.py", "my_task.py") else pytest.mark.slow)
+        for name in EXAMPLES
+    ],
+)
 def test_an_example_is_trained_killed_resumed_evaluated_and_predicts(
     name: str, imgclf: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ Nothing here imports JAX until a recipe file does.
 """
 
 import ast
+import functools
 import importlib.util
 import os
 import sys
@@ -128,18 +129,32 @@ def _listed() -> str:
 def _modules_beside(file: Path) -> dict[Path, types.ModuleType]:
     found = {}
     for name, module in list(sys.modules.items()):
-        path = Path(getattr(module, "__file__", None) or "/").resolve()
-        elsewhere = name.split(".")[0] in ("__main__", "imgclf") or _is_installed(path)
-        if path != file and file.parent in path.parents and not elsewhere:
+        given = getattr(module, "__file__", None)
+        if given is None or name.split(".")[0] in ("__main__", "imgclf"):
+            continue
+        folder, base = os.path.split(os.path.abspath(given))
+        if not _real(folder).is_relative_to(file.parent):
+            continue
+        path = (_real(folder) / base).resolve()
+        if path != file and path.is_relative_to(file.parent) and not _is_installed(path):
             found[path] = module
             _beside.add(name)
     return found
 
 
+@functools.cache
+def _real(folder: str) -> Path:
+    return Path(folder).resolve()
+
+
 def _is_installed(path: Path) -> bool:
     """Whether a module belongs to Python or an installed package, wherever that may lie."""
-    roots = {Path(root).resolve() for root in sysconfig.get_paths().values()}
-    return "site-packages" in path.parts or not roots.isdisjoint(path.parents)
+    return "site-packages" in path.parts or not _roots().isdisjoint(path.parents)
+
+
+@functools.cache
+def _roots() -> frozenset[Path]:
+    return frozenset(Path(root).resolve() for root in sysconfig.get_paths().values())
 
 
 def _place(error: BaseException, file: Path) -> str:

@@ -22,7 +22,7 @@ LIGHT = (
     *("--data.workers", "0"),
 )
 SHRUNK = {
-    "cifar10": ("--data.batch_size", "8"),
+    "cifar10": ("--data.batch_size", "8", "--model.options.depth", "1"),
     "digits": ("--data.batch_size", "8"),
     "imagenet_resnet50": (*LIGHT, "--data.batch_size", "4"),
     "imagenette": (*LIGHT, "--data.batch_size", "4"),

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("what", ["compare", "compare_groups"])
+@pytest.mark.parametrize(
+    "what", ["compare", pytest.param("compare_groups", marks=pytest.mark.slow)]
+)
 def test_eight_devices_augment_normalise_and_descend_as_one_does(what):
     environment = {
         **os.environ,

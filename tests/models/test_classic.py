@@ -80,7 +80,10 @@ def test_windows_beyond_the_edge_are_pytorchs():
 
 @pytest.mark.parametrize(
     ("name", "size", "head", "count"),
-    [("googlenet", 64, "aux1.fc2", 2), ("inception_v3", 299, "AuxLogits.fc", 1)],
+    [
+        ("googlenet", 64, "aux1.fc2", 2),
+        pytest.param("inception_v3", 299, "AuxLogits.fc", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_heads_in_the_middle_learn_when_asked_and_are_not_missed_otherwise(
     name, size, head, count, tmp_path, weights

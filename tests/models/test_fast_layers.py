@@ -65,7 +65,7 @@ def test_the_variance_of_images_far_from_zero_is_exact_once_the_mean_is_about_kn
 )
 @pytest.mark.parametrize("size", [13, 16])
 def test_a_maximum_sends_its_gradient_to_the_pixel_that_the_plain_one_does(
-    kernel, stride, padding, ceil, size, backend
+    kernel, stride, padding, ceil, size, backend, quickly
 ):
     x = jnp.round(noise(2, size, size + 1, 3))  # many are equal
 
@@ -73,10 +73,10 @@ def test_a_maximum_sends_its_gradient_to_the_pixel_that_the_plain_one_does(
         y, pull = jax.vjp(lambda x: max_pool(x, kernel, stride, padding, ceil), x)
         return y, *pull(noise(*y.shape, seed=1))
 
-    got = jax.jit(run)(x)
-    many = jax.jit(jax.vmap(run))(x[None])
+    got = quickly(run)(x)
+    many = quickly(jax.vmap(run))(x[None])
     with plain_operations():
-        expected = jax.jit(run)(x)
+        expected = quickly(run)(x)
     for a, b, c in zip(got, expected, many, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-5)
         np.testing.assert_allclose(a, c[0], rtol=1e-6, atol=1e-5)
@@ -138,18 +138,18 @@ def test_no_gradient_of_a_maximum_is_lost_where_the_norm_before_it_is_worked_out
         np.testing.assert_allclose(got, gradient(x), rtol=1e-5, atol=1e-5)
 
 
-def test_a_whole_network_has_forward_mode_derivatives_with_the_switch():
+def test_a_whole_network_has_forward_mode_derivatives_with_the_switch(quickly):
     network = models.create("resnet18", 3, width=4)
     images = noise(2, 32, 32, 3)
-    params, model_state = network.initialise(jax.random.key(0), images)
+    params, model_state = quickly(network.initialise)(jax.random.key(0), images)
 
     def loss(params):
         outputs, _ = network.apply(params, model_state, images, train=True)
         return jnp.square(outputs.logits).sum()
 
     along = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), params)
-    gradient = jax.jit(jax.grad(loss))(params)
+    gradient = quickly(jax.grad(loss))(params)
     with plain_operations():
-        _, slope = jax.jit(lambda params: jax.jvp(loss, (params,), (along,)))(params)
+        _, slope = quickly(lambda params: jax.jvp(loss, (params,), (along,)))(params)
     products = jax.tree.map(lambda a, b: (a * b).sum(), gradient, along)
     assert float(slope) == pytest.approx(float(sum(jax.tree.leaves(products))), rel=1e-3)

@@ -97,11 +97,13 @@ DEEP = {"depths": (4, 2), "width": 4, "zero_init_last": False}
         ),
     ],
 )
-def test_the_loop_over_depth_is_the_same_network_with_the_same_file(name, options, tmp_path):
+def test_the_loop_over_depth_is_the_same_network_with_the_same_file(
+    name, options, tmp_path, quickly
+):
     options = DEEP | options
     plain, scanned = (models.create(name, 5, scan=scan, **options) for scan in (False, True))
     images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
-    params, state = plain.initialise(jax.random.key(0), images)
+    params, state = quickly(plain.initialise)(jax.random.key(0), images)
     stacked = models.stack(plain, params, state)
     assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(
         jnp.shape, jax.eval_shape(scanned.initialise, jax.random.key(0), images)
@@ -109,7 +111,7 @@ def test_the_loop_over_depth_is_the_same_network_with_the_same_file(name, option
     same = partial(jax.tree.map, np.testing.assert_array_equal)
     same(models.unstack(scanned, *stacked), (params, state))
 
-    @partial(jax.jit, static_argnums=0)
+    @partial(quickly, static_argnums=0)
     def answers(network, params, state):
         def loss(params):
             outputs, changed = network.apply(params, state, images, train=True)

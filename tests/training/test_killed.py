@@ -111,7 +111,7 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("name", ["overrides.json", "resolved.json"])
+@pytest.mark.parametrize("name", ["overrides.json", pytest.param("resolved.json", marks=SLOW)])
 def test_a_kill_before_a_file_has_its_name_leaves_nothing_in_the_way(
     imgclf: Callable[..., Any], tmp_path: Path, name: str
 ) -> None:

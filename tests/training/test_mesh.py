@@ -163,15 +163,12 @@ def digits(sizes: Sizes, run: str) -> dict[str, Any]:
     }
 
 
-def many_digits(layouts: list[Sizes], folder: str) -> list[dict[str, Any]]:
-    return [digits(sizes, f"{folder}/{i}") for i, sizes in enumerate(layouts)]
-
-
-def test_eight_devices_train_and_evaluate_as_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", [DATA, pytest.param(TENSOR, marks=pytest.mark.slow)])
+def test_eight_devices_train_and_evaluate_as_one_does(tmp_path: Path, layout: Sizes) -> None:
     one = digits(ONE, str(tmp_path / "one"))
-    for each in here(8, "many_digits", [DATA, TENSOR], str(tmp_path)):
-        assert each["losses"] == pytest.approx(one["losses"], abs=1e-4)
-        assert each["test"] == pytest.approx(one["test"], abs=1e-3)
+    each = here(8, "digits", layout, str(tmp_path / "eight"))
+    assert each["losses"] == pytest.approx(one["losses"], abs=1e-4)
+    assert each["test"] == pytest.approx(one["test"], abs=1e-3)
     assert one["test"][1] == 360
 
 

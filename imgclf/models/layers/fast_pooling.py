@@ -1,6 +1,6 @@
-"""Max pooling: fast on CPU, where XLA goes through all windows one by one, and its gradient on GPUs.
+"""Max pooling, fast on CPU, where XLA goes through all windows one by one.
 
-XLA adds up the gradient in memory there, in whatever order the windows come.
+Its gradient on GPUs, too, where XLA adds up in memory, in whatever order the windows come.
 """
 
 import jax
