@@ -38,12 +38,12 @@ class Display:
     def warn(self, line: str) -> None:
         """Shows a warning on standard error and keeps it in the log."""
         if self._main:
-            print(f"warning: {line}", file=sys.stderr, flush=True)
+            _tell(f"warning: {line}")
         self._append(f"warning: {line}")
 
     def alarm(self, line: str) -> None:
         """Shows why this process leaves, whichever it is."""
-        print(f"imgclf: {line}", file=sys.stderr, flush=True)
+        _tell(f"imgclf: {line}")
         self._append(line, always=True)
 
     def log_error(self) -> None:
@@ -114,6 +114,11 @@ class Display:
                 out.write("".join(self._waiting))
                 out.flush()
                 self._waiting.clear()
+
+
+def _tell(line: str) -> None:
+    """A line on standard error, in one piece: another thread may have something to say, too."""
+    print(f"{line}\n", end="", file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

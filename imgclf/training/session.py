@@ -197,7 +197,7 @@ class Session:
         halts = sorted(evaluated | saved | set(traced))
         self._display.start(start, last)
         runner.start(start, last)
-        self._signals.at_once = False
+        self._signals.learns()
         done = start
         gc.collect()
         gc.freeze()  # a collection among all that tracing has left behind takes a tenth of a second

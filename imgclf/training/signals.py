@@ -7,11 +7,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 T = TypeVar("T")
+
+CHECK = 0.1
+"""Seconds, at most, after which a signal is answered that something else has swallowed."""
 
 
 class Stopped(SystemExit):
@@ -34,9 +37,14 @@ class Signals:
 
     As long as nothing has been learned that would have to be saved (`at_once`) they raise `Stopped`
     in the main thread. A second SIGINT leaves at once, always, with status 130.
+
+    What runs in the main thread may swallow the exception, as callbacks of weak references and of
+    the garbage collector do, of which tracing has many: so `check` raises it again.
     """
 
     NOTED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    current: ClassVar["Signals | None"] = None
+    """The one that is entered."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -53,11 +61,24 @@ class Signals:
         self._undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(theirs.fileno()))
         for each in self.NOTED:
             self._undo.callback(signal.signal, each, signal.signal(each, self._obey))
+        self._undo.enter_context(_swallowed_in_silence())
+        self._undo.callback(setattr, Signals, "current", None)
+        Signals.current = self
         threading.Thread(target=self._listen, args=(ours,), name="signals", daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._undo.close()
+
+    def check(self) -> None:
+        """Raises `Stopped` if a signal has come and nothing has been learned yet."""
+        if self.at_once and self.received is not None:
+            raise Stopped(self.received, agreed=False)
+
+    def learns(self) -> None:
+        """From now on there is something to save."""
+        self.check()
+        self.at_once = False
 
     def _listen(self, wakened: socket.socket) -> None:
         interrupted = False
@@ -77,8 +98,23 @@ class Signals:
 
     def _obey(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        if self.at_once:
-            raise Stopped(self.received, agreed=False)
+        self.check()
+
+
+@contextlib.contextmanager
+def _swallowed_in_silence() -> Iterator[None]:
+    hook = sys.unraisablehook
+
+    def unraisable(what: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(what.exc_value, Stopped):
+            hook(what)
+
+    sys.unraisablehook = unraisable
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is unraisable:
+            sys.unraisablehook = hook
 
 
 def interruptible(function: Callable[[], T]) -> T:
@@ -99,7 +135,9 @@ def interruptible(function: Callable[[], T]) -> T:
 
     try:
         threading.Thread(target=work, name="compile", daemon=True).start()
-        done.wait()
+        while not done.wait(CHECK):
+            if Signals.current is not None:
+                Signals.current.check()
     except Stopped as stopped:
         atexit.register(
             leave_at_once, stopped.status

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "benchmarks" / "convolution.py"
 
 
-@pytest.mark.parametrize("more", [(), pytest.param(("--loop",), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--loop",)])
 def test_a_case_is_measured_in_both_ways(more: tuple[str, ...], tmp_path: Path) -> None:
     output = tmp_path / "convolution.json"
     words = ["--cases", "last depthwise", "--batch-size", "2", "--rounds", "3", "--seconds", "0"]

@@ -75,7 +75,13 @@ def test_a_recipe_is_listed_with_its_first_line(name: str, imgclf: Callable[...,
     assert line.endswith(".")
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("imagenet") else ())
+        for name in names()
+    ],
+)
 def test_a_recipe_trains_and_is_evaluated(
     name: str, imgclf: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -126,6 +126,7 @@ def stops_and_goes_on(imgclf: Ended, names: dict[str, set[str]], total: dict[str
     assert sorted(map(str, listed(Path("run")))) == sorted(map(str, listed(Path("whole"))))
 
 
+@pytest.mark.slow
 def test_a_run_with_too_many_broken_photographs_stops_and_can_go_on(
     imgclf: Ended, tmp_path: Path
 ) -> None:

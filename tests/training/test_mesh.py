@@ -181,6 +181,7 @@ def benchmark() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_first_gradient_is_that_of_one_device(benchmark: ModuleType, tmp_path: Path) -> None:
     # At 64 px XLA's partitioner gets it wrong where kernels are not gathered over `fsdp`.
     words = ["--first-step", str(tmp_path), "--width", "16", "--size", "64", "--meshes", "2x2x2"]

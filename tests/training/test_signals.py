@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from imgclf.commands import main
 
-from .runs import Training, events, lines, same_run, saved
+from .runs import PYTHONPATH, Training, events, lines, same_run, saved
 
 RECIPE = '''
 import os
@@ -193,6 +195,35 @@ def test_a_run_stopped_again_and_again_ends_as_one_that_was_left_in_peace(
     same_run(mine / "run", whole)
 
 
+SWALLOWED = """
+import signal, threading, weakref
+from imgclf.training.signals import Signals, interruptible
+
+class Thing:
+    pass
+
+with Signals() as signals:
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+    del thing
+    print("swallowed", flush=True)
+    {then}
+"""
+
+
+@pytest.mark.parametrize("then", ["interruptible(threading.Event().wait)", "signals.learns()"])
+def test_a_signal_that_a_callback_swallows_is_obeyed_all_the_same(then: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED.format(then=then)],
+        env=os.environ | PYTHONPATH,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (143, "swallowed\n")
+    assert done.stderr.splitlines() in ([], ["SIGTERM: leaving"])
+
+
 @SLOW
 @pytest.mark.parametrize("sent", SIGNALS)
 def test_each_signal_at_each_stage_changes_nothing(
@@ -253,7 +284,8 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("after", [False, pytest.param(True, marks=SLOW)], ids=["before", "after"])
+@SLOW
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_kill_around_the_note_of_an_evaluation_that_was_put_off_leaves_it_there_once(
     mine: Path, whole: Path, after: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], said: str) -> Non
         resolve(recipe(**changes))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_in_both_parts(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PSEUDO_LABELS)
     streamed = ("--data.resident", "no", "--accumulate", "2", "--average.decay", "0.9")
