@@ -226,7 +226,7 @@ def test_weights_that_do_not_fit_are_refused(refused: Refused, tmp_path: Path) -
         ("resnet18.pth", "(loading one never runs code); got 'resnet18.pth'; convert it"),
     ):
         assert said in refused("train", "digits", "--run", "run", "--model.weights", name)
-    assert said in refused("evaluate", "digits", "--model.weights", name)
+        assert said in refused("evaluate", "digits", "--model.weights", name)
 
 
 def test_a_run_that_saved_nothing_does_not_stand_in_the_way_of_the_corrected_command(

@@ -111,7 +111,7 @@ def test_the_loop_over_depth_is_the_same_network_with_the_same_file(
     same = partial(jax.tree.map, np.testing.assert_array_equal)
     same(models.unstack(scanned, *stacked), (params, state))
 
-    @partial(quickly, static_argnums=0)
+    @partial(jax.jit, static_argnums=0)
     def answers(network, params, state):
         def loss(params):
             outputs, changed = network.apply(params, state, images, train=True)

@@ -13,7 +13,7 @@ from imgclf.models.layers import fast_convolution, fast_depthwise, fast_stem
 from imgclf.models.layers.channelwise import plus
 from imgclf.models.layers.fast_convolution import Window, plain
 from imgclf.models.layers.initial import Initializer, bias_uniform, he_fan_out
-from imgclf.models.layers.plain import are_plain, once
+from imgclf.models.layers.plain import are_plain, by_platform, once
 
 Padding = int | tuple[int, int] | Literal["SAME"]
 """px of zeros on every side, or above and below, left and right; "SAME" is TensorFlow's rule: as
@@ -48,15 +48,13 @@ def convolve(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _convolve(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # The plain one comes last: `imgclf.models.summary` counts it.
-    default = partial(plain, window)
-    if fast_stem.suits(window, kernel):
-        fast = partial(fast_stem.forward, window)
-        return jax.lax.platform_dependent(x, kernel, cuda=fast, rocm=fast, default=default)
-    if window.groups == 1:
-        return plain(window, x, kernel)
-    fast = partial(_fast(window, kernel).forward, window)
-    return jax.lax.platform_dependent(x, kernel, cpu=fast, default=default)
+    return by_platform(
+        x,
+        kernel,
+        cpu=partial(_fast(window, kernel).forward, window) if window.groups > 1 else None,
+        gpu=partial(fast_stem.forward, window) if fast_stem.suits(window, kernel) else None,
+        default=partial(plain, window),
+    )
 
 
 def _kept(
@@ -82,19 +80,19 @@ def _gradients(
         return jax.linear_transpose(lambda kernel: forward(window, x, kernel), kernel)(gradient)[0]
 
     # Chosen one by one, so that XLA can leave out the one that is not asked for.
-    by_input = jax.lax.platform_dependent(
+    by_input = by_platform(
         kernel,
         gradient,
         cpu=partial(fast.input_gradient, window, x.shape),
         default=of_plain_by_input,
     )
-    on_gpu = partial(by_kernel_through, fast_stem.forward)
-    by_kernel = jax.lax.platform_dependent(
+    by_blocks = partial(by_kernel_through, fast_stem.forward)
+    by_kernel = by_platform(
         x,
         gradient,
         cpu=lambda x, gradient: fast.weight_gradient(window, x, kernel, gradient),
+        gpu=by_blocks if fast_stem.suits(window, kernel) else None,
         default=partial(by_kernel_through, plain),
-        **({"cuda": on_gpu, "rocm": on_gpu} if fast_stem.suits(window, kernel) else {}),
     )
     return by_input, by_kernel
 

@@ -1,8 +1,11 @@
 """The switch between what is fast on CPU and XLA's own operations."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import jax
+
+Function = Callable[..., jax.Array]
 
 
 def plain_operations() -> AbstractContextManager[None]:
@@ -29,6 +32,20 @@ def are_plain() -> bool:
 def on_cpu() -> bool:
     """Whether layers take what is fast on CPU."""
     return jax.default_backend() == "cpu" and not are_plain()
+
+
+def by_platform(
+    *arrays: jax.Array, default: Function, cpu: Function | None = None, gpu: Function | None = None
+) -> jax.Array:
+    """What is written for the platform that it is lowered for makes of the arrays, else `default`.
+
+    The default comes last: `imgclf.models.summary` counts it.
+    """
+    ways = {"cpu": cpu, "cuda": gpu, "rocm": gpu}
+    own = {platform: way for platform, way in ways.items() if way is not None}
+    if not own:
+        return default(*arrays)
+    return jax.lax.platform_dependent(*arrays, default=default, **own)
 
 
 def once(x: jax.Array) -> jax.Array:

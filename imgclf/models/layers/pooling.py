@@ -9,7 +9,7 @@ from flax import linen as nn
 from imgclf.models.layers import fast_pooling
 from imgclf.models.layers.convolution import Padding, sides
 from imgclf.models.layers.fast_pooling import Sides
-from imgclf.models.layers.plain import are_plain
+from imgclf.models.layers.plain import are_plain, by_platform
 
 
 def max_pool(
@@ -35,7 +35,7 @@ def _plain_max_pool(kernel: int, stride: int, pad: Sides, x: jax.Array) -> jax.A
 def _max_pool(kernel: int, stride: int, pad: Sides, x: jax.Array) -> jax.Array:
     fast = partial(fast_pooling.forward, kernel, stride, pad)
     plain = partial(_plain_max_pool, kernel, stride, pad)
-    return jax.lax.platform_dependent(x, cpu=fast, default=plain)
+    return by_platform(x, cpu=fast, default=plain)
 
 
 def _kept(kernel: int, stride: int, pad: Sides, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -49,9 +49,7 @@ def _gradient(
         return jax.vjp(partial(_plain_max_pool, kernel, stride, pad), x)[1](gradient)[0]
 
     fast = partial(fast_pooling.input_gradient, kernel, stride, pad)
-    return (
-        jax.lax.platform_dependent(x, gradient, cpu=fast, cuda=fast, rocm=fast, default=of_plain),
-    )
+    return (by_platform(x, gradient, cpu=fast, gpu=fast, default=of_plain),)
 
 
 _max_pool.defvjp(_kept, _gradient)
