@@ -22,6 +22,7 @@ from imgclf.data.geometry import RandomResizedCrop
 from imgclf.data.plan import Plan, carried_out
 from imgclf.preprocess import Preprocess
 
+BILINEAR = Image.Resampling.BILINEAR
 PREPROCESS = Preprocess(size=224, interpolation="bilinear")
 
 
@@ -30,9 +31,8 @@ def parts(files: list[Path]) -> dict[str, Callable[[int], object]]:
     encoded = [file.read_bytes() for file in files]
     plans = [planned(i, *simplejpeg.decode_jpeg_header(e)[:2]) for i, e in enumerate(encoded)]
     images = [decode_for(partial(fixed, p), e)[0] for p, e in zip(plans, encoded, strict=True)]
-    crops = [cropped(image, plan) for image, plan in zip(images, plans, strict=True)]
-    pictures = [Image.fromarray(crop) for crop in crops]
-    square = pictures[0].resize((224, 224), Image.Resampling.BILINEAR)
+    square = carried_out(plans[0], images[0], PREPROCESS)
+    pictures = [Image.fromarray(cropped(i, p)) for i, p in zip(images, plans, strict=True)]
     row = np.empty((224, 224, 3), np.uint8)
 
     def whole(i: int) -> None:
@@ -44,10 +44,10 @@ def parts(files: list[Path]) -> dict[str, Callable[[int], object]]:
         "reading the file": lambda i: files[i].read_bytes(),
         "random numbers, plan": lambda i: planned(i, 375, 500),
         "decoding the rows needed": lambda i: decode_for(lambda h, w: plans[i], encoded[i]),
-        "the part into Pillow": lambda i: into_pillow(crops[i]),
-        "Pillow's two passes": lambda i: pictures[i].resize((224, 224), Image.Resampling.BILINEAR),
-        "the square out of it": lambda i: row.__setitem__(..., np.asarray(square)),
+        "scaling": lambda i: carried_out(plans[i], images[i], PREPROCESS),
+        "into the batch": lambda i: row.__setitem__(..., square),
         "all of it": whole,
+        "Pillow's scaling, instead": lambda i: pictures[i].resize((224, 224), BILINEAR),
     }
 
 
@@ -63,11 +63,6 @@ def fixed(plan: Plan, height: int, width: int) -> Plan:
 def cropped(image: np.ndarray, plan: Plan) -> np.ndarray:
     left, top = int(plan.left), int(plan.top)
     return np.ascontiguousarray(image[top : top + int(plan.height), left : left + int(plan.width)])
-
-
-def into_pillow(crop: np.ndarray) -> Image.Image:
-    height, width = crop.shape[:2]
-    return Image.frombuffer("RGB", (width, height), crop, "raw", "RGB", 3 * width, 1)
 
 
 def main() -> None:

@@ -1,21 +1,20 @@
 """What becomes of an image, decided by its height and width alone, and how that is carried out.
 
-All scaling is Pillow's, with anti-aliasing: a pixel is made of all those that it covers.
+All scaling is as Pillow's, with anti-aliasing: a pixel is made of all those that it covers.
 """
 
 import dataclasses
+import functools
 import math
+import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from types import ModuleType
+from typing import final
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from imgclf.errors import unknown
 from imgclf.preprocess import Preprocess
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 FILLS = ("black", "mean", "reflect")
 
@@ -70,13 +69,7 @@ def carried_out(plan: Plan, image_hwc: np.ndarray, preprocess: Preprocess) -> np
     """The square of `preprocess` that `plan` makes of an image, of which no more need be there
     than the rows above `plan.bottom`."""
     size, interpolation = preprocess.size, preprocess.interpolation
-    corner = (plan.left, plan.top, plan.width, plan.height)
-    left, top, width, height = map(int, corner)
-    box = None
-    if (left, top, width, height) == corner:  # the pixels beside the part do not matter
-        image_hwc = image_hwc[top : top + height, left : left + width]
-    else:
-        box = (plan.left, plan.top, plan.left + plan.width, plan.top + plan.height)
+    box = (plan.left, plan.top, plan.left + plan.width, plan.top + plan.height)
     new = scaled(image_hwc, plan.new_width, plan.new_height, interpolation, box)
     left, top = plan.left_cut, plan.top_cut
     before, after = (max(0, -top), max(0, -left)), (top + size, left + size)
@@ -110,40 +103,62 @@ def scaled(
     interpolation: str,
     box: tuple[float, float, float, float] | None = None,
 ) -> np.ndarray:
-    """A uint8 image of any number of channels at `width` x `height` pixels.
+    """A uint8 image of any number of channels at `width` x `height` pixels, as Pillow scales it.
 
     `interpolation`: nearest, bilinear (also if empty), bicubic or area. `box`: the part to take, as
-    left, top, right and bottom, in fractions of a pixel; what lies beside it has a say at its rim.
+    left, top, right and bottom. Where these are fractions of a pixel, what lies beside the part has
+    a say at its rim.
     """
+    if interpolation not in _KINDS:
+        raise unknown("interpolation", interpolation, [kind for kind in _KINDS if kind])
+    rows, columns, channels = image_hwc.shape
+    part = (0, 0, columns, rows)
+    box = box or part
+    if all(float(side).is_integer() for side in box):
+        part = (int(box[0]), int(box[1]), int(box[2] - box[0]), int(box[3] - box[1]))
+        box = (0, 0, *part[2:])
+    compiled = _compiled()
+    if compiled and interpolation != "nearest":
+        kind = getattr(compiled, _KINDS[interpolation])
+        pixels = np.ascontiguousarray(image_hwc).reshape(rows, columns * channels)
+        new = compiled.resampled(pixels, channels, part, box, (width, height), kind)
+        return new[:, : width * channels].reshape(height, width, channels)
+    left, top = part[:2]
+    cut = image_hwc[top : top + part[3], left : left + part[2]]
+    planes = [_by_pillow(cut[..., c], width, height, interpolation, box) for c in range(channels)]
+    return np.stack(planes, axis=2)
+
+
+_KINDS = {
+    "": "BILINEAR",
+    "nearest": "NEAREST",
+    "bilinear": "BILINEAR",
+    "bicubic": "BICUBIC",
+    "area": "BOX",
+}
+"""What Pillow calls them."""
+
+
+def _by_pillow(
+    image_hw: np.ndarray,
+    width: int,
+    height: int,
+    interpolation: str,
+    box: tuple[float, float, float, float],
+) -> np.ndarray:
     from PIL import Image
 
-    channels = image_hwc.shape[2]
-    if channels not in (1, 3):  # Pillow would take a fourth channel for an alpha
-        planes = [
-            scaled(image_hwc[..., [c]], width, height, interpolation, box) for c in range(channels)
-        ]
-        return np.concatenate(planes, axis=2)
-    stride = image_hwc.strides[0]
-    if channels == 3 and image_hwc.strides[1:] == (3, 1) and stride > 0:  # a part, without a copy
-        rows, columns = image_hwc.shape[:2]
-        pixels = as_strided(image_hwc, ((rows - 1) * stride + 3 * columns,), (1,))
-        picture = Image.frombuffer("RGB", (columns, rows), pixels, "raw", "RGB", stride, 1)
-    else:
-        picture = Image.fromarray(image_hwc[..., 0] if channels == 1 else image_hwc)
-    small = picture.resize((width, height), _filter(interpolation), box)
-    return np.asarray(small).reshape(height, width, channels)
+    kind = Image.Resampling[_KINDS[interpolation]]
+    return np.asarray(Image.fromarray(image_hw).resize((width, height), kind, box))
 
 
-def _filter(interpolation: str) -> "Image.Resampling":
-    from PIL.Image import Resampling
-
-    filters = {
-        "": Resampling.BILINEAR,
-        "nearest": Resampling.NEAREST,
-        "bilinear": Resampling.BILINEAR,
-        "bicubic": Resampling.BICUBIC,
-        "area": Resampling.BOX,
-    }
-    if interpolation not in filters:
-        raise unknown("interpolation", interpolation, filters)
-    return filters[interpolation]
+@functools.cache
+def _compiled() -> ModuleType | None:
+    try:
+        from imgclf.data import resample
+    except ImportError as error:  # numba is the last to support a new Python or NumPy
+        warnings.warn(
+            f"images are scaled by Pillow, at a third of the speed: {error}", stacklevel=2
+        )
+        return None
+    return resample
