@@ -2,6 +2,7 @@
 
 import functools
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -25,6 +26,8 @@ _MOST_PIXELS = 178_956_970  # where Pillow, too, takes a file for an attack
 _ORIENTATION = 0x0112
 _BACK = {6: 8, 8: 6}  # the others undo themselves
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_MOST_OF_IT = 0.9  # of the image: with less to leave out, there is nothing to win
+_END = b"\xff\xd9"
 _LEFT_OVER = re.compile(r"extraneous bytes before marker 0xd9$")  # that of the image's end
 
 
@@ -58,7 +61,8 @@ def decode_for(decide: Decide, encoded: bytes, *, exif: bool = True) -> tuple[np
     """What is needed of an image for the plan that `decide` makes, and the plan for just that.
 
     The pixels are `decode`'s to the bit, unless the plan allows scaled decoding. Of a JPEG the rows
-    below the needed ones are left out, and damage there goes unnoticed, unless the file ends early.
+    below the needed ones are left out, and with TurboJPEG 3 what lies beside and above them; damage
+    there goes unnoticed, unless the file ends early.
     """
     if encoded[:2] == b"\xff\xd8" and (not exif or _orientation(encoded) == 1):
         import simplejpeg
@@ -77,6 +81,8 @@ def _jpeg_for(plan: Plan, encoded: bytes, height: int, width: int) -> tuple[np.n
     import simplejpeg
 
     factor = plan.factor
+    if factor == 1 and (found := _part(plan, encoded, height, width)):
+        return found
     small = (-(-height // factor), -(-width // factor))
     image = _upper_rows(encoded, plan.bottom, height, width, factor)
     if image is None:
@@ -87,6 +93,21 @@ def _jpeg_for(plan: Plan, encoded: bytes, height: int, width: int) -> tuple[np.n
     if factor == 1:
         return image, plan
     return image, plan.of_smaller(factor, image.shape[1], image.shape[0])
+
+
+def _part(plan: Plan, encoded: bytes, height: int, width: int) -> tuple[np.ndarray, Plan] | None:
+    """What the plan needs of the image, or None where more of it must be decoded for that."""
+    from imgclf.data import turbojpeg
+
+    if plan.width * plan.height > _MOST_OF_IT * height * width or not turbojpeg.available():
+        return None
+    frame = _frame(encoded)
+    if frame is None or encoded.rfind(_END, frame[0]) < 0:
+        return None
+    left, top = math.floor(plan.left), math.floor(plan.top)
+    box = (left, top, math.ceil(plan.left + plan.width), plan.bottom)
+    found = turbojpeg.part(encoded, height, width, frame[2], box)
+    return (found[0], plan.moved(-found[1], -top)) if found else None
 
 
 def _upper_rows(
@@ -100,7 +121,7 @@ def _upper_rows(
     frame = _frame(encoded)
     if frame is None or not _rows_can_be_left_out():
         return None
-    at, block = frame
+    at, block, _ = frame
     rows = -(-(bottom + 2 * factor) // block) * block
     if rows >= height:
         return None
@@ -132,8 +153,8 @@ def _rows_can_be_left_out() -> bool:
     return rows is not None and bool((rows[:30] == simplejpeg.decode_jpeg(encoded)[:30]).all())
 
 
-def _frame(encoded: bytes) -> tuple[int, int] | None:
-    """Where a JPEG of a single scan describes its frame, and how many rows are coded together."""
+def _frame(encoded: bytes) -> tuple[int, int, int] | None:
+    """Where a JPEG of a single scan describes its frame; the rows and columns coded together."""
     at, frame = 2, None
     while at + 4 <= len(encoded) and encoded[at] == 0xFF:
         marker, length = encoded[at + 1], int.from_bytes(encoded[at + 2 : at + 4], "big")
@@ -147,14 +168,14 @@ def _frame(encoded: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _single(encoded: bytes, frame: int | None, scan: int) -> tuple[int, int] | None:
+def _single(encoded: bytes, frame: int | None, scan: int) -> tuple[int, int, int] | None:
     if frame is None or scan + 4 >= len(encoded):
         return None
     colours = encoded[frame + 9]
     if colours not in (1, 3) or encoded[scan + 4] != colours:
         return None
     sampling = encoded[frame + 11 : frame + 11 + 3 * colours : 3]
-    return frame, 8 * max(each & 15 for each in sampling)
+    return frame, 8 * max(each & 15 for each in sampling), 8 * max(each >> 4 for each in sampling)
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from imgclf.data.index import Index, indexed
 from imgclf.data.index_cache import Arrays, digest
 from imgclf.data.names import Names
-from imgclf.data.remote import Place, Url, at
+from imgclf.data.remote import Place, Url, at, read_from
 from imgclf.data.source import Source, carried, check_classes
 from imgclf.data.split_names import chosen, is_split
 from imgclf.errors import UserError, nearest
@@ -55,7 +55,7 @@ class Folder(Source):
         return self._index.names
 
     def read(self, i: int) -> bytes:
-        return (at(self.path) / self._index.names[i]).read_bytes()
+        return read_from(self.path, self._index.names[i])
 
     def place(self, i: int) -> tuple[str, int]:
         """The file of example i, and where it begins there."""
@@ -153,7 +153,7 @@ class Images(Source):
         return self._index.names
 
     def read(self, i: int) -> bytes:
-        return (at(self.path) / self._index.names[i]).read_bytes()
+        return read_from(self.path, self._index.names[i])
 
     def place(self, i: int) -> tuple[str, int]:
         """The file of example i, and where it begins there."""

@@ -56,6 +56,10 @@ class Plan:
         room = min(self.width / self.new_width, self.height / self.new_height) / 1.5
         return next((factor for factor in (8, 4, 2) if room >= factor), 1)
 
+    def moved(self, right: int, down: int) -> "Plan":
+        """The same where the image begins further to the left and above."""
+        return dataclasses.replace(self, left=self.left + right, top=self.top + down)
+
     def of_smaller(self, factor: int, width: int, height: int) -> "Plan":
         """The same of an image that was made `factor` times smaller, to `width` x `height`."""
         left, top = self.left / factor, self.top / factor

@@ -8,6 +8,7 @@ an `OSError` that names the URL.
 import fnmatch
 import io
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,14 @@ def at(path: str) -> "Path | Url":
     if not is_remote(path):
         return Path(path).expanduser()
     return Url(path.rstrip("/") if is_remote(path.rstrip("/")) else path)
+
+
+def read_from(path: str, name: str) -> bytes:
+    """What the file `name` in the folder at `path` holds; sooner than `at` and a `Path` of it."""
+    if is_remote(path) or is_remote(name):
+        return (at(path) / name).read_bytes()
+    with open(os.path.join(os.path.expanduser(path), name), "rb", buffering=0) as file:
+        return file.readall()
 
 
 def absolute(path: str) -> str:

@@ -1,13 +1,16 @@
-"""What is decoded for a plan alone gives the same pixels as all of the image would."""
+"""What is decoded for a plan alone gives the same pixels as all of the image would; with TurboJPEG
+3, that leaves out what lies beside and above, and without it."""
 
 import csv
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image
 
+from imgclf.data import turbojpeg
 from imgclf.data.decode import BadImage, _rows_can_be_left_out, decode, decode_for
 from imgclf.data.geometry import Central, Pad, RandomResizedCrop, Squash
 from imgclf.data.plan import Plan, carried_out
@@ -15,6 +18,15 @@ from imgclf.preprocess import Preprocess
 
 SMALL = Preprocess(size=48, crop=0.875, interpolation="bilinear")
 CROP = RandomResizedCrop()
+
+
+@pytest.fixture(autouse=True, params=["TurboJPEG", "without"])
+def decoder(request, monkeypatch):
+    if request.param == "without":
+        monkeypatch.setattr(turbojpeg, "available", lambda: False)
+    elif not turbojpeg.available():
+        pytest.skip("TurboJPEG 3 is not installed (the extra `turbojpeg` has it)")
+    return request.param
 
 
 def drawn(mode="RGB", height=203, width=158, **options):
@@ -78,13 +90,39 @@ def test_every_kind_of_jpeg_is_cut_as_afterwards_to_the_bit(geometry, options):
 
 
 @pytest.mark.parametrize("options", [{"subsampling": n} for n in range(3)] + [{"mode": "L"}])
-def test_every_number_of_rows_is_that_of_the_whole_and_few_more_are_decoded(options):
+def test_every_number_of_rows_is_that_of_the_whole_and_few_more_are_decoded(options, decoder):
     encoded = drawn(**options)
     whole = decode(encoded)
     for bottom in range(1, 204):
         image, plan = decode_for(rows(bottom), encoded)
         assert plan.bottom == bottom <= len(image) < bottom + 18
         np.testing.assert_array_equal(image[:bottom], whole[:bottom])
+
+
+@pytest.mark.parametrize("options", [{"subsampling": n} for n in range(3)] + [{"mode": "L"}])
+def test_every_part_is_that_of_the_whole_and_little_more_is_decoded(options, decoder):
+    encoded = drawn(**options)
+    whole, rng = decode(encoded), np.random.default_rng(0)
+    for _ in range(300):
+        left, top = map(int, rng.integers(0, (158, 203)))
+        width, height = int(rng.integers(1, 159 - left)), int(rng.integers(1, 204 - top))
+        if width * height > 0.9 * 158 * 203:
+            continue
+        image, plan = decode_for(lambda h, w: Plan(left, top, width, height, 8, 8), encoded)  # noqa: B023
+        x, y = int(plan.left), int(plan.top)
+        got = image[y : y + height, x : x + width]
+        np.testing.assert_array_equal(got, whole[top : top + height, left : left + width])
+        if decoder == "TurboJPEG":
+            assert len(image) == height and image.shape[1] <= width + 8 + 8 + 15
+
+
+def test_parts_are_decoded_in_many_threads_at_once():
+    files = [drawn(height=203 + n, width=158 + n) for n in range(24)]
+    expected = [of_the_whole(CROP, encoded, seed=n) for n, encoded in enumerate(files)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            got = pool.map(lambda n: square(CROP, files[n], seed=n), range(24))
+            np.testing.assert_array_equal(list(got), expected)
 
 
 def test_a_photograph_lying_on_its_side_is_planned_upright():
@@ -110,6 +148,7 @@ def test_damage_among_the_needed_rows_is_left_to_the_tolerant_decoder():
 
 
 def test_where_the_decoder_keeps_no_rows_after_an_error_all_are_decoded(monkeypatch):
+    monkeypatch.setattr(turbojpeg, "available", lambda: False)
     encoded, decode_jpeg = drawn(), simplejpeg.decode_jpeg
 
     def forgetful(data, colorspace="RGB", buffer=None, **options):
