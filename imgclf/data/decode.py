@@ -1,9 +1,8 @@
 """From the bytes of an image file to RGB, whatever the format and the kind of pixels."""
 
+import contextlib
 import functools
 import io
-import math
-import re
 import warnings
 from collections.abc import Callable
 from types import ModuleType
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imgclf.data import jpeg
 from imgclf.data.plan import Plan
 from imgclf.errors import UserError
 
@@ -26,9 +26,6 @@ _MOST_PIXELS = 178_956_970  # where Pillow, too, takes a file for an attack
 _ORIENTATION = 0x0112
 _BACK = {6: 8, 8: 6}  # the others undo themselves
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
-_MOST_OF_IT = 0.9  # of the image: with less to leave out, there is nothing to win
-_END = b"\xff\xd9"
-_LEFT_OVER = re.compile(r"extraneous bytes before marker 0xd9$")  # that of the image's end
 
 
 class BadImage(Exception):  # noqa: N818 (it says what is bad, not who erred)
@@ -64,118 +61,17 @@ def decode_for(decide: Decide, encoded: bytes, *, exif: bool = True) -> tuple[np
     below the needed ones are left out, and with TurboJPEG 3 what lies beside and above them; damage
     there goes unnoticed, unless the file ends early.
     """
-    if encoded[:2] == b"\xff\xd8" and (not exif or _orientation(encoded) == 1):
-        import simplejpeg
-
-        try:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
-            if int(height) * int(width) <= _MOST_PIXELS:
-                return _jpeg_for(decide(height, width), encoded, height, width)
-        except ValueError:
-            pass
+    header = jpeg.header_of(encoded)
+    if header is not None and _as_it_lies(encoded, header, exif):
+        with contextlib.suppress(ValueError):
+            return jpeg.needed(decide(header.height, header.width), encoded, header)
     image = decode(encoded, exif=exif)
     return image, decide(*image.shape[:2])
 
 
-def _jpeg_for(plan: Plan, encoded: bytes, height: int, width: int) -> tuple[np.ndarray, Plan]:
-    import simplejpeg
-
-    factor = plan.factor
-    if factor == 1 and (found := _part(plan, encoded, height, width)):
-        return found
-    small = (-(-height // factor), -(-width // factor))
-    image = _upper_rows(encoded, plan.bottom, height, width, factor)
-    if image is None:
-        least = {"min_height": small[0], "min_width": small[1]}
-        image = simplejpeg.decode_jpeg(encoded, "RGB", min_factor=factor, **least)
-        if image.shape[:2] != small:
-            image, factor = simplejpeg.decode_jpeg(encoded, "RGB"), 1
-    if factor == 1:
-        return image, plan
-    return image, plan.of_smaller(factor, image.shape[1], image.shape[0])
-
-
-def _part(plan: Plan, encoded: bytes, height: int, width: int) -> tuple[np.ndarray, Plan] | None:
-    """What the plan needs of the image, or None where more of it must be decoded for that."""
-    from imgclf.data import turbojpeg
-
-    if plan.width * plan.height > _MOST_OF_IT * height * width or not turbojpeg.available():
-        return None
-    frame = _frame(encoded)
-    if frame is None or encoded.rfind(_END, frame[0]) < 0:
-        return None
-    left, top = math.floor(plan.left), math.floor(plan.top)
-    box = (left, top, math.ceil(plan.left + plan.width), plan.bottom)
-    found = turbojpeg.part(encoded, height, width, frame[2], box)
-    return (found[0], plan.moved(-found[1], -top)) if found else None
-
-
-def _upper_rows(
-    encoded: bytes, bottom: int, height: int, width: int, factor: int
-) -> np.ndarray | None:
-    """The image's rows above `bottom`, or None where all of it must be decoded for them.
-
-    A JPEG is decoded from the top, so one whose header gives a smaller height is decoded up to
-    there, and what follows found to be left over. Colours take from one row of theirs more.
-    """
-    frame = _frame(encoded)
-    if frame is None or not _rows_can_be_left_out():
-        return None
-    at, block, _ = frame
-    rows = -(-(bottom + 2 * factor) // block) * block
-    if rows >= height:
-        return None
-    return _rows(encoded, at, rows, width, factor)
-
-
-def _rows(encoded: bytes, at: int, rows: int, width: int, factor: int) -> np.ndarray | None:
-    import simplejpeg
-
-    shorter = b"".join((encoded[: at + 5], rows.to_bytes(2, "big"), encoded[at + 7 :]))
-    image = np.empty((-(-rows // factor), -(-width // factor), 3), np.uint8)
-    small = {"min_height": image.shape[0], "min_width": image.shape[1]}
-    try:
-        got = simplejpeg.decode_jpeg(shorter, "RGB", min_factor=factor, buffer=image, **small)
-        return got if got.shape == image.shape else None
-    except ValueError as error:  # libjpeg names the first thing that was wrong
-        return image if _LEFT_OVER.search(str(error)) else None
-
-
-@functools.cache
-def _rows_can_be_left_out() -> bool:
-    # That the rows are there in spite of the error is nobody's promise: it is tried.
-    import simplejpeg
-
-    image = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
-    encoded = simplejpeg.encode_jpeg(image, colorsubsampling="420")
-    frame = _frame(encoded)
-    rows = _rows(encoded, frame[0], 32, 48, 1) if frame else None
-    return rows is not None and bool((rows[:30] == simplejpeg.decode_jpeg(encoded)[:30]).all())
-
-
-def _frame(encoded: bytes) -> tuple[int, int, int] | None:
-    """Where a JPEG of a single scan describes its frame; the rows and columns coded together."""
-    at, frame = 2, None
-    while at + 4 <= len(encoded) and encoded[at] == 0xFF:
-        marker, length = encoded[at + 1], int.from_bytes(encoded[at + 2 : at + 4], "big")
-        if marker in (0xC0, 0xC1) and frame is None:
-            frame = at
-        elif 0xC2 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return None  # progressive, or rarer
-        elif marker == 0xDA:
-            return _single(encoded, frame, at)
-        at += 2 + length
-    return None
-
-
-def _single(encoded: bytes, frame: int | None, scan: int) -> tuple[int, int, int] | None:
-    if frame is None or scan + 4 >= len(encoded):
-        return None
-    colours = encoded[frame + 9]
-    if colours not in (1, 3) or encoded[scan + 4] != colours:
-        return None
-    sampling = encoded[frame + 11 : frame + 11 + 3 * colours : 3]
-    return frame, 8 * max(each & 15 for each in sampling), 8 * max(each >> 4 for each in sampling)
+def _as_it_lies(encoded: bytes, header: jpeg.Header, exif: bool) -> bool:
+    turned = exif and header.has_exif and _orientation(encoded) != 1
+    return not turned and header.height * header.width <= _MOST_PIXELS
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -199,8 +95,8 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _orientation(encoded: bytes) -> int:
-    head = encoded[: encoded.find(b"\xff\xda")]  # a JPEG's notes stand before its first scan
-    if b"Exif\0\0" not in head:
+    scan = encoded.find(b"\xff\xda")  # a JPEG's notes stand before its first scan
+    if encoded.find(b"Exif\0\0", 0, scan) < 0:
         return 1
     try:
         with _pillow().open(io.BytesIO(encoded), formats=_FORMATS) as opened:

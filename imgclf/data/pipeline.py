@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ Batch = dict[str, Any]
 _UNREADABLE = (BadImage, OSError)
 _PASSING = (TimeoutError, ConnectionError, InterruptedError)
 _PASSING_NUMBERS = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH)
+_mine = threading.local()
 _PAUSES = (0.1, 0.4, 1.0)
 """Seconds between the attempts to read what may be there the next time."""
 
@@ -253,12 +255,22 @@ class _Reader:
         return self.geometry.plan(height, width, self.preprocess, self._rng(position))
 
     def _rng(self, position: int) -> np.random.Generator:
-        key = np.array([self.seed % 2**64, position], np.uint64)
-        return np.random.Generator(np.random.Philox(key=key))
+        return _generator(self.seed % 2**64, position)
 
     @property
     def _kind(self) -> str:
         return type(self.source).__name__
+
+
+def _generator(seed: int, position: int) -> np.random.Generator:
+    """Philox with these two as its key, from the beginning; a thread has one, since a new one costs
+    more than all that is drawn for an image."""
+    if not hasattr(_mine, "generator"):
+        bits = np.random.Philox(key=np.zeros(2, np.uint64))
+        _mine.generator, _mine.state = np.random.Generator(bits), bits.state
+    _mine.state["state"]["key"][:] = seed, position
+    _mine.generator.bit_generator.state = _mine.state
+    return _mine.generator
 
 
 def _reader(

@@ -95,7 +95,7 @@ def _decompressor() -> _Decompressor:
 def _library() -> ctypes.CDLL | None:
     for name in _names():
         with contextlib.suppress(OSError, AttributeError):  # not there; older than version 3
-            return _typed(ctypes.CDLL(name))
+            return _typed(ctypes.PyDLL(name), ctypes.CDLL(name))
     return None
 
 
@@ -109,13 +109,15 @@ def _names() -> Iterator[str]:
         yield name
 
 
-def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
+def _typed(quick: ctypes.PyDLL, slow: ctypes.CDLL) -> ctypes.CDLL:
+    """The library; only while it decodes is the interpreter lock released."""
     handle, number, size, memory = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_char_p
-    library.tj3Init.restype = handle
-    library.tj3Init.argtypes = (number,)
-    library.tj3Destroy.argtypes = (handle,)
-    library.tj3Get.argtypes = (handle, number)
-    library.tj3DecompressHeader.argtypes = (handle, memory, size)
-    library.tj3SetCroppingRegion.argtypes = (handle, _Region)
-    library.tj3Decompress8.argtypes = (handle, memory, size, handle, number, number)
-    return library
+    quick.tj3Init.restype = handle
+    quick.tj3Init.argtypes = (number,)
+    quick.tj3Destroy.argtypes = (handle,)
+    quick.tj3Get.argtypes = (handle, number)
+    quick.tj3DecompressHeader.argtypes = (handle, memory, size)
+    quick.tj3SetCroppingRegion.argtypes = (handle, _Region)
+    quick.tj3Decompress8 = slow.tj3Decompress8  # type: ignore[attr-defined]
+    quick.tj3Decompress8.argtypes = (handle, memory, size, handle, number, number)
+    return quick

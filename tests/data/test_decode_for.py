@@ -11,8 +11,9 @@ import simplejpeg
 from PIL import Image
 
 from imgclf.data import turbojpeg
-from imgclf.data.decode import BadImage, _rows_can_be_left_out, decode, decode_for
+from imgclf.data.decode import BadImage, decode, decode_for
 from imgclf.data.geometry import Central, Pad, RandomResizedCrop, Squash
+from imgclf.data.jpeg import _rows_can_be_left_out
 from imgclf.data.plan import Plan, carried_out
 from imgclf.preprocess import Preprocess
 
