@@ -30,9 +30,9 @@ def parts(files: list[Path]) -> dict[str, Callable[[int], object]]:
     """What is done for image i, in the order in which it is done; the whole of it last."""
     encoded = [file.read_bytes() for file in files]
     plans = [planned(i, *simplejpeg.decode_jpeg_header(e)[:2]) for i, e in enumerate(encoded)]
-    images = [decode_for(partial(fixed, p), e)[0] for p, e in zip(plans, encoded, strict=True)]
-    square = carried_out(plans[0], images[0], PREPROCESS)
-    pictures = [Image.fromarray(cropped(i, p)) for i, p in zip(images, plans, strict=True)]
+    decoded = [decode_for(partial(fixed, p), e) for p, e in zip(plans, encoded, strict=True)]
+    square = carried_out(decoded[0][1], decoded[0][0], PREPROCESS)
+    pictures = [Image.fromarray(cropped(image, plan)) for image, plan in decoded]
     row = np.empty((224, 224, 3), np.uint8)
 
     def whole(i: int) -> None:
@@ -43,8 +43,8 @@ def parts(files: list[Path]) -> dict[str, Callable[[int], object]]:
         "bare decoder": lambda i: simplejpeg.decode_jpeg(encoded[i], "RGB"),
         "reading the file": lambda i: files[i].read_bytes(),
         "random numbers, plan": lambda i: planned(i, 375, 500),
-        "decoding the rows needed": lambda i: decode_for(lambda h, w: plans[i], encoded[i]),
-        "scaling": lambda i: carried_out(plans[i], images[i], PREPROCESS),
+        "decoding the part needed": lambda i: decode_for(lambda h, w: plans[i], encoded[i]),
+        "scaling": lambda i: carried_out(decoded[i][1], decoded[i][0], PREPROCESS),
         "into the batch": lambda i: row.__setitem__(..., square),
         "all of it": whole,
         "Pillow's scaling, instead": lambda i: pictures[i].resize((224, 224), BILINEAR),

@@ -52,7 +52,7 @@ def main() -> None:
 def ours(words: argparse.Namespace) -> Feed:
     import numpy as np
 
-    from imgclf.data import Order, RandomResizedCrop, train_batches
+    from imgclf.data import Order, RandomResizedCrop, train_batches, turbojpeg
     from imgclf.preprocess import Preprocess
 
     source = opened(words)
@@ -74,6 +74,7 @@ def ours(words: argparse.Namespace) -> Feed:
         bytes_moved(source.read(i), geometry, preprocess, i) for i in range(min(64, len(source)))
     ]
     said = {"bytes_copied_per_image": round(float(np.mean(moved)))}
+    said["turbojpeg"] = turbojpeg.available()
     ahead = words.threads + 1 + 2 * words.workers + words.workers * (words.threads + 1)
     return (len(batch["image"]) for batch in batches), ahead, said
 
