@@ -74,4 +74,4 @@ def test_the_profile_names_every_part(photographs: Path) -> None:
     rows = [row.split("|") for row in ended.stdout.splitlines() if row.startswith("| ")]
     shares = {row[1].strip(): float(row[3]) for row in rows[1:]}
     assert shares["bare decoder"] == 1 and len(shares) == 8
-    assert shares["all of it"] > shares["decoding the rows needed"] > 0
+    assert shares["all of it"] > shares["decoding the part needed"] > 0
