@@ -1,7 +1,6 @@
 """Of a JPEG, no more than a plan needs: rows and columns are left out, and pixels made fewer."""
 
 import functools
-import math
 import re
 from typing import NamedTuple, final
 
@@ -11,6 +10,7 @@ from imgclf.data import turbojpeg
 from imgclf.data.plan import Plan
 
 _SCAN, _NOTES = 0xDA, 0xE1  # markers
+_BARE = (*range(0xC0), *range(0xD0, 0xDA), 0xFF)  # have no length, or do not belong there
 _AT_ONCE = (0xC0, 0xC1)  # frames of a single scan
 _FRAMES = tuple(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC))
 _MOST_OF_IT = 0.9  # of the image: with less to leave out, there is nothing to win
@@ -42,6 +42,8 @@ def header_of(encoded: bytes) -> Header | None:
         return None
     while at + 4 <= size and encoded[at] == 0xFF:
         marker, length = encoded[at + 1], encoded[at + 2] << 8 | encoded[at + 3]
+        if marker in _BARE:
+            return None
         if marker == _SCAN:
             return _header(encoded, frame, at, has_exif) if frame else None
         if marker in _FRAMES and not frame:
@@ -53,9 +55,11 @@ def header_of(encoded: bytes) -> Header | None:
 
 
 def _header(encoded: bytes, frame: int, scan: int, has_exif: bool) -> Header | None:
+    if scan < frame + 10 or scan + 4 >= len(encoded):
+        return None
     colours = encoded[frame + 9]
     sampling = encoded[frame + 11 : frame + 11 + 3 * colours : 3]
-    if scan < frame + 10 + 3 * colours or scan + 4 >= len(encoded) or not sampling:
+    if scan < frame + 10 + 3 * colours or not sampling:
         return None
     height, width = encoded[frame + 5 : frame + 7], encoded[frame + 7 : frame + 9]
     header = Header(
@@ -73,15 +77,19 @@ def _header(encoded: bytes, frame: int, scan: int, has_exif: bool) -> Header | N
 def needed(plan: Plan, encoded: bytes, header: Header) -> tuple[np.ndarray, Plan]:
     """What a plan needs of a JPEG, uint8 RGB, and the plan for just that.
 
-    Raises `ValueError` for what simplejpeg cannot decode.
+    Raises `ValueError` for what simplejpeg cannot decode, or reads otherwise than `header_of` does.
     """
     import simplejpeg
 
     factor = plan.factor
     if factor == 1 and (found := _part(plan, encoded, header)):
         return found
+    if simplejpeg.decode_jpeg_header(encoded)[:2] != (header.height, header.width):
+        raise ValueError("its size is not where it should be")
     small = (-(-header.height // factor), -(-header.width // factor))
-    image = _upper_rows(encoded, plan.bottom, header, factor)
+    # What a part in fractions of a pixel is made of lies beyond it, too.
+    bottom = plan.bottom if plan.whole or factor != 1 else header.height
+    image = _upper_rows(encoded, bottom, header, factor)
     if image is None:
         least = {"min_height": small[0], "min_width": small[1]}
         image = simplejpeg.decode_jpeg(encoded, "RGB", min_factor=factor, **least)
@@ -96,12 +104,11 @@ def _part(plan: Plan, encoded: bytes, header: Header) -> tuple[np.ndarray, Plan]
     """What the plan needs of the image, or None where more of it must be decoded for that."""
     if plan.width * plan.height > _MOST_OF_IT * header.height * header.width:
         return None
-    if not (header.single and turbojpeg.available()) or encoded.rfind(_END, header.at) < 0:
+    if not (plan.whole and header.single) or encoded.rfind(_END, header.at) < 0:
         return None
-    left, top = math.floor(plan.left), math.floor(plan.top)
-    box = (left, top, math.ceil(plan.left + plan.width), plan.bottom)
+    box = (int(plan.left), int(plan.top), int(plan.left + plan.width), plan.bottom)
     found = turbojpeg.part(encoded, header.height, header.width, header.columns, box)
-    return (found[0], plan.moved(-found[1], -top)) if found else None
+    return (found[0], plan.moved(-found[1], -box[1])) if found else None
 
 
 def _upper_rows(encoded: bytes, bottom: int, header: Header, factor: int) -> np.ndarray | None:

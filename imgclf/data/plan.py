@@ -13,9 +13,10 @@ from typing import final
 
 import numpy as np
 
-from imgclf.errors import unknown
+from imgclf.errors import UserError, unknown
 from imgclf.preprocess import Preprocess
 
+_ROUNDING = 1e-6  # px
 FILLS = ("black", "mean", "reflect")
 
 
@@ -39,6 +40,11 @@ class Plan:
     """black, mean or reflect."""
     scaled_decoding: bool = False
     """Whether a JPEG may be decoded at a half, a quarter or an eighth of its size for this."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the part consists of whole pixels."""
+        return all(float(x).is_integer() for x in (self.left, self.top, self.width, self.height))
 
     @property
     def bottom(self) -> int:
@@ -71,7 +77,7 @@ class Plan:
 
 def carried_out(plan: Plan, image_hwc: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """The square of `preprocess` that `plan` makes of an image, of which no more need be there
-    than the rows above `plan.bottom`."""
+    than the rows above `plan.bottom`, where the part consists of whole pixels."""
     size, interpolation = preprocess.size, preprocess.interpolation
     box = (plan.left, plan.top, plan.left + plan.width, plan.top + plan.height)
     new = scaled(image_hwc, plan.new_width, plan.new_height, interpolation, box)
@@ -118,6 +124,14 @@ def scaled(
     rows, columns, channels = image_hwc.shape
     part = (0, 0, columns, rows)
     box = box or part
+    inside = (
+        0 <= box[0] < box[2] <= columns + _ROUNDING and 0 <= box[1] < box[3] <= rows + _ROUNDING
+    )
+    if not inside or width < 1 or height < 1:
+        raise UserError(
+            f"A part of an image of {columns} x {rows} px to be scaled must lie in it, and become "
+            f"1 x 1 px at least; got left, top, right, bottom = {box}, scaled to {width} x {height}"
+        )
     if all(float(side).is_integer() for side in box):
         part = (int(box[0]), int(box[1]), int(box[2] - box[0]), int(box[3] - box[1]))
         box = (0, 0, *part[2:])
@@ -160,7 +174,7 @@ def _by_pillow(
 def _compiled() -> ModuleType | None:
     try:
         from imgclf.data import resample
-    except ImportError as error:  # numba is the last to support a new Python or NumPy
+    except Exception as error:  # of a broken installation, which Pillow does without
         warnings.warn(
             f"images are scaled by Pillow, at a third of the speed: {error}", stacklevel=2
         )

@@ -1,4 +1,4 @@
-"""Scaling with anti-aliasing, compiled for the CPU at hand: Pillow's levels to the bit, sooner.
+"""Scaling with anti-aliasing, compiled for the CPU at hand: Pillow 13's levels to the bit, sooner.
 
 Weights are whole numbers and sums are rounded between two passes, as in Pillow. Both passes take
 whole rows, which compilers make vectors of: for the one across, 32 rows at a time are turned, so
@@ -27,7 +27,7 @@ def _compiled(signature: Any) -> Callable[[Callable], Callable]:
     def compiled(function: Callable) -> Callable:
         try:
             return numba.njit(signature, nogil=True, cache=True)(function)
-        except RuntimeError:  # no folder may be written to: anew in each process
+        except Exception:  # nothing can be kept, or what was is broken: anew in each process
             return numba.njit(signature, nogil=True)(function)
 
     return compiled

@@ -1,12 +1,11 @@
 """Parts of JPEGs by TurboJPEG 3, where it is installed: what lies beside a part is not computed.
 
-libjpeg-turbo 3 brings it (conda-forge, Homebrew and recent distributions have it as that, or as
-libturbojpeg); the wheel "turbojpeg" holds one, too.
+libjpeg-turbo 3 brings it (conda-forge and recent distributions have it as that, or libturbojpeg);
+the wheel "turbojpeg" holds one, too.
 """
 
 import contextlib
 import ctypes
-import ctypes.util
 import functools
 import importlib.util
 import sys
@@ -31,7 +30,8 @@ def part(
     the JPEG's columns is its first; None where there is no such decoder, or it finds a fault. What
     comes below the part is not read.
     """
-    if not available():
+    inside = 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height
+    if not inside or not available():
         return None
     left = max(0, box[0] - _BESIDE) // block * block
     region = _Region(left, box[1], min(width, box[2] + _BESIDE) - left, box[3] - box[1])
@@ -39,19 +39,9 @@ def part(
     return None if image is None else (image, left)
 
 
-@functools.cache
 def available() -> bool:
-    """Whether there is a TurboJPEG 3 that gives the same pixels as simplejpeg; it is tried."""
-    import simplejpeg
-
-    library = _library()
-    if library is None:
-        return False
-    image = np.random.default_rng(0).integers(0, 256, (96, 112, 3), np.uint8)
-    encoded = simplejpeg.encode_jpeg(image, colorsubsampling="420")
-    found = _Decompressor(library).region(encoded, 96, 112, _Region(16, 21, 72, 50))
-    expected = simplejpeg.decode_jpeg(encoded)[21:71, 16:88]
-    return found is not None and bool((found[:, 2:-2] == expected[:, 2:-2]).all())
+    """Whether there is a TurboJPEG 3 that gives the same pixels as simplejpeg."""
+    return _library() is not None
 
 
 class _Region(ctypes.Structure):
@@ -95,8 +85,23 @@ def _decompressor() -> _Decompressor:
 def _library() -> ctypes.CDLL | None:
     for name in _names():
         with contextlib.suppress(OSError, AttributeError):  # not there; older than version 3
-            return _typed(ctypes.PyDLL(name), ctypes.CDLL(name))
+            library = _typed(ctypes.PyDLL(name), ctypes.CDLL(name))
+            if _agrees(library):
+                return library
     return None
+
+
+def _agrees(library: ctypes.CDLL) -> bool:
+    import simplejpeg
+
+    image = np.random.default_rng(0).integers(0, 256, (96, 112, 3), np.uint8)
+    for sampling in ("444", "422", "420"):
+        encoded = simplejpeg.encode_jpeg(image, colorsubsampling=sampling)
+        found = _Decompressor(library).region(encoded, 96, 112, _Region(16, 21, 72, 50))
+        expected = simplejpeg.decode_jpeg(encoded)[21:71, 16:88]
+        if found is None or (found[:, 2:-2] != expected[:, 2:-2]).any():
+            return False
+    return True
 
 
 def _names() -> Iterator[str]:
@@ -105,8 +110,7 @@ def _names() -> Iterator[str]:
             yield from map(str, sorted(Path(sys.prefix, folder).glob(pattern)))
     if (wheel := importlib.util.find_spec("turbojpeg")) and wheel.origin:
         yield from map(str, Path(wheel.origin).parent.glob("turbojpeg.libs/*turbojpeg*"))
-    if name := ctypes.util.find_library("turbojpeg"):
-        yield name
+    yield from ("libturbojpeg.so.0", "libturbojpeg.dylib")  # the system's
 
 
 def _typed(quick: ctypes.PyDLL, slow: ctypes.CDLL) -> ctypes.CDLL:

@@ -8,7 +8,6 @@ import dataclasses
 from functools import partial
 
 from imgclf.models.efficient_blocks import (
-    BlockNetwork,
     ConvBlock,
     DepthwiseSeparable,
     EdgeResidual,
@@ -18,6 +17,7 @@ from imgclf.models.efficient_blocks import (
     Table,
     rounded,
 )
+from imgclf.models.efficient_network import BlockNetwork
 
 _SILU, _RELU6, _RELU = Style("silu"), Style("relu6"), Style("relu")
 

@@ -3,12 +3,12 @@
 from functools import partial
 
 from imgclf.models.efficient_blocks import (
-    BlockNetwork,
     DepthwiseSeparable,
     InvertedResidual,
     Row,
     rounded,
 )
+from imgclf.models.efficient_network import BlockNetwork
 
 # Repeats, kernel, stride, width, expansion, squeeze.
 _B1 = (

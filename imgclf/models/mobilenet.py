@@ -8,7 +8,6 @@ import dataclasses
 from functools import partial
 
 from imgclf.models.efficient_blocks import (
-    BlockNetwork,
     ConvBlock,
     DepthwiseSeparable,
     EdgeResidual,
@@ -19,6 +18,7 @@ from imgclf.models.efficient_blocks import (
     UniversalInverted,
     rounded,
 )
+from imgclf.models.efficient_network import BlockNetwork
 
 _RELU6 = Style("relu6")
 _V3_STYLE = Style(

@@ -24,11 +24,12 @@ class Meter:
     def __init__(self, window: Sums | None = None, since_evaluation: Sums | None = None):
         self.window: Sums = dict(window or {})
         self.since_evaluation: Sums = dict(since_evaluation or {})
-        self._pending: list[tuple[int, Any]] = []
+        self._pending: list[tuple[range, Any]] = []
 
-    def add(self, step: int, metrics: Any) -> None:
-        """Metrics of the steps that end with `step`: scalars, or arrays with one entry a step."""
-        self._pending.append((step, metrics))
+    def add(self, start: int, stop: int, metrics: Any) -> None:
+        """Metrics of the steps after `start`, up to `stop`: scalars of one, or arrays, of which
+        only so many entries count."""
+        self._pending.append((range(start + 1, stop + 1), metrics))
 
     def throttle(self, ahead: int) -> None:
         """Waits until at most `ahead` dispatches are under way."""
@@ -40,20 +41,17 @@ class Meter:
         """Whether `fetch(keep)` is due: for one of `steps`, or since much has gathered."""
         if not keep < len(self._pending) < MOST:
             return len(self._pending) >= MOST
-        stop, metrics = self._pending[-keep - 1]
-        count = (*next(iter(metrics.values())).shape, 1)[0]
-        return not steps.isdisjoint(range(stop - count + 1, stop + 1))
+        return not steps.isdisjoint(self._pending[-keep - 1][0])
 
     def fetch(self, keep: int = 0) -> list[tuple[int, dict[str, float]]]:
         """The (step, metrics) of all dispatches but the last `keep`; they are not added up yet."""
         cut = len(self._pending) - keep
         ready, self._pending = self._pending[:cut], self._pending[cut:]
         rows = []
-        for stop, metrics in jax.device_get(ready):
-            columns = {name: np.atleast_1d(value) for name, value in metrics.items()}
-            count = len(next(iter(columns.values())))
-            for i in range(count):
-                step = int(stop) - count + 1 + i
+        found = jax.device_get([metrics for _, metrics in ready])
+        for (steps, _), metrics in zip(ready, found, strict=True):
+            columns = {name: np.atleast_1d(values) for name, values in metrics.items()}
+            for i, step in enumerate(steps):
                 rows.append((step, {name: float(column[i]) for name, column in columns.items()}))
         return rows
 

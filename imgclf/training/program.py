@@ -173,10 +173,10 @@ class Scanned:
         pass
 
     def run(self, state: State, start: int, stop: int) -> tuple[State, Metrics]:
-        """The state after the steps from `start` up to `stop`, and their metrics (steps,)."""
+        """The state after the steps from `start` up to `stop`, and their metrics (SCAN,), of which
+        those beyond `stop` are void."""
         ids = self.feed.ids(start, start + SCAN)
-        state, metrics = self.function(state, self.feed.held, ids, np.int32(stop - start))
-        return state, {name: values[: stop - start] for name, values in metrics.items()}
+        return self.function(state, self.feed.held, ids, np.int32(stop - start))
 
     def close(self) -> None:
         pass

@@ -213,7 +213,7 @@ class Session:
                 stop = min(done + runner.size, halts[bisect(halts, done)])
                 with self._clock("step"):
                     state, metrics = runner.run(state, done, stop)
-                    self._meter.add(stop, metrics)
+                    self._meter.add(done, stop, metrics)
                     self._meter.throttle(AHEAD)
                     done, stopping = stop, self._attend()
                     if done in evaluated or done in saved or stopping:

@@ -2,7 +2,9 @@
 3, that leaves out what lies beside and above, and without it."""
 
 import csv
+import importlib.util
 import io
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,6 +17,7 @@ from imgclf.data.decode import BadImage, decode, decode_for
 from imgclf.data.geometry import Central, Pad, RandomResizedCrop, Squash
 from imgclf.data.jpeg import _rows_can_be_left_out
 from imgclf.data.plan import Plan, carried_out
+from imgclf.errors import UserError
 from imgclf.preprocess import Preprocess
 
 SMALL = Preprocess(size=48, crop=0.875, interpolation="bilinear")
@@ -117,6 +120,36 @@ def test_every_part_is_that_of_the_whole_and_little_more_is_decoded(options, dec
             assert len(image) == height and image.shape[1] <= width + 2 + 2 + 15
 
 
+def test_a_part_in_fractions_of_a_pixel_is_made_of_what_lies_beside_it_too():
+    encoded = drawn()
+    plan = Plan(20.5, 30.25, 80, 91, 48, 48)
+    image, found = decode_for(lambda h, w: plan, encoded)
+    expected = carried_out(plan, decode(encoded), SMALL)
+    np.testing.assert_array_equal(carried_out(found, image, SMALL), expected)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        (16, 50, 100, 0),
+        (16, 50, 0, 100),
+        (100, 50, 59, 20),
+        (16, 150, 20, 54),
+        (-3, 0, 50, 50),
+        (0, -3, 50, 50),
+        (2**32 + 16, 0, 50, 50),
+        (0, 0, 60_000, 60_000),
+        (math.nan, 0, 50, 50),
+    ],
+    ids=str,
+)
+def test_a_part_that_is_not_in_the_image_is_refused(part):
+    encoded, plan = drawn(), Plan(*part, 48, 48)
+    with pytest.raises((UserError, ValueError)):
+        image, found = decode_for(lambda h, w: plan, encoded)
+        carried_out(found, image, SMALL)
+
+
 def test_parts_are_decoded_in_many_threads_at_once():
     files = [drawn(height=203 + n, width=158 + n) for n in range(24)]
     expected = [of_the_whole(CROP, encoded, seed=n) for n, encoded in enumerate(files)]
@@ -175,6 +208,48 @@ def test_a_header_that_lies_about_its_parts_is_bad_or_decoded_but_never_more(pla
                 decode_for(rows(20), broken)
         else:
             np.testing.assert_array_equal(decode_for(rows(20), broken)[0][:20], expected[:20])
+
+
+def disguise():
+    """What stands before a header and looks like one of 13,000 x 13,000 px, to a reader that looks
+    for a length after FF 01: that leads it 65,538 bytes on, into the second of two comments."""
+    frame = bytes.fromhex("ffc0 0011 08 32c8 32c8 03 012200 021101 031101")
+    scan = bytes.fromhex("ffda 000c 03") + bytes(40)
+    first = b"\xff\xfe" + (65000).to_bytes(2, "big") + bytes(64998)
+    second = bytes(65538 - 8 - len(first)) + frame + scan
+    return b"\xff\x01" + first + b"\xff\xfe" + (len(second) + 2).to_bytes(2, "big") + second
+
+
+@pytest.mark.parametrize(
+    "before",
+    [b"\xff", b"\xff\x01", b"\xff\xd0", disguise()],
+    ids=["fill", "no length", "restart", "disguise"],
+)
+def test_what_may_stand_between_markers_does_not_mislead(before):
+    encoded = drawn()[:2] + before + drawn()[2:-2] + b"junk" + drawn()[-2:]
+    assert before != disguise() or encoded[65538:65540] == b"\xff\xc0"
+    for seed in range(4):
+        try:
+            expected = of_the_whole(CROP, encoded, seed=seed)
+        except BadImage:
+            with pytest.raises(BadImage):
+                square(CROP, encoded, seed=seed)
+        else:
+            np.testing.assert_array_equal(square(CROP, encoded, seed=seed), expected)
+
+
+@pytest.mark.parametrize("length", range(40))
+def test_a_header_that_ends_early_is_bad(length):
+    for encoded in (b"\xff\xd8\xff\xc0\0\2\xff\xda\0\0" + bytes(length), drawn()[:length]):
+        with pytest.raises(BadImage):
+            decode_for(rows(20), encoded)
+
+
+def test_the_wheels_turbojpeg_is_found():
+    if importlib.util.find_spec("turbojpeg") is None:
+        pytest.skip("the wheel `turbojpeg` is not installed")
+    turbojpeg._library.cache_clear()
+    assert turbojpeg._library() is not None
 
 
 def test_scaled_decoding_is_within_a_grey_level_on_average(shared):

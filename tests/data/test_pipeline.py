@@ -446,3 +446,13 @@ def test_workers_of_a_killed_program_end_with_it():
     # Workers inherit standard output: it ends when the last of them has left.
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=120)
     assert done.returncode == -signal.SIGKILL
+
+
+def test_what_is_random_of_an_example_is_drawn_as_of_a_generator_of_its_own():
+    for seed, position in ((0, 0), (3, 7), (2**64 - 1, 2**40), (3, 7)):
+        key = np.array([seed, position], np.uint64)
+        expected = np.random.Generator(np.random.Philox(key=key))
+        got = pipeline._generator(seed, position)
+        for draw in ("random", "standard_normal"):
+            assert getattr(got, draw)() == getattr(expected, draw)()
+        assert got.integers(0, 9, dtype=np.uint32) == expected.integers(0, 9, dtype=np.uint32)

@@ -1,7 +1,11 @@
 """The compiled passes of scaling: Pillow's levels to the bit, whatever the sizes; and what is done
 where they cannot be compiled or kept."""
 
+import math
+import os
+import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ from PIL import Image
 
 from imgclf.data import plan, resample
 from imgclf.data.plan import scaled
+from imgclf.errors import UserError
 
 KINDS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -74,19 +79,56 @@ def test_an_image_that_cannot_be_written_to_and_one_in_another_order_are_scaled(
     np.testing.assert_array_equal(scaled(turned, 64, 64, "bilinear"), expected)
 
 
-def test_without_numba_the_levels_are_the_same_and_it_is_said(monkeypatch):
+class Broken(types.ModuleType):
+    def __getattr__(self, name):
+        raise OSError("libllvmlite.so: cannot open shared object file")
+
+
+@pytest.mark.parametrize("numba", [None, Broken("numba")], ids=["missing", "broken"])
+def test_without_numba_the_levels_are_the_same_and_it_is_said(monkeypatch, numba):
     box = (3.0, 5.0, 400.0, 380.0)
     expected = [scaled(NOISE, 64, 48, kind, box) for kind in KINDS]
-    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setitem(sys.modules, "numba", numba)
     monkeypatch.delitem(sys.modules, "imgclf.data.resample")
     monkeypatch.delattr("imgclf.data.resample")
     plan._compiled.cache_clear()
     try:
-        with pytest.warns(UserWarning, match="scaled by Pillow.*numba"):
+        with pytest.warns(UserWarning, match="scaled by Pillow.*(numba|llvmlite)"):
             got = [scaled(NOISE, 64, 48, kind, box) for kind in KINDS]
     finally:
         plan._compiled.cache_clear()
     np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 4, 40), (0, 0, 5, 4), (-1, 0, 3, 3), (2, 0, 2, 4), (0, 0, math.nan, 4)], ids=str
+)
+def test_a_part_that_is_not_in_the_image_is_refused_and_named(box):
+    for kind in (*KINDS, "nearest"):
+        with pytest.raises(UserError, match=r"must lie in it.*got left, top, right, bottom = "):
+            scaled(NOISE[:4, :4], 4, 4, kind, box)
+    with pytest.raises(UserError, match="scaled to 0 x 4"):
+        scaled(NOISE[:4, :4], 0, 4, "bilinear")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".nbi", ".nbc"])
+def test_what_was_kept_and_is_broken_is_compiled_anew(tmp_path, ending):
+    program = "import numpy as np; from imgclf.data.plan import scaled;"
+    program += "print(scaled(np.full((9, 9, 3), 7, np.uint8), 4, 4, '').sum())"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout.strip()) == (0, str(4 * 4 * 3 * 7)), done.stderr
+        kept = list(tmp_path.rglob(f"*{ending}"))
+        assert len(kept) >= 6
+        for file in kept:
+            file.write_bytes(file.read_bytes()[:20])
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_all_the_same():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from imgclf import models
-from imgclf.models.efficient_blocks import EdgeResidual, Row, Style, blurred, scaled
+from imgclf.models.efficient_blocks import EdgeResidual, Row, Style, blurred
+from imgclf.models.efficient_network import scaled
 
 NARROW = {"width": 0.25, "depth": 0.1, "stem_width": 8, "head_width": 16}
 IMAGES = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)

@@ -7,9 +7,9 @@ from imgclf.training.meter import Meter, take
 
 def test_metrics_come_back_in_order_with_their_steps_and_the_last_are_left() -> None:
     meter = Meter()
-    meter.add(1, {"loss": jnp.float32(1.5)})
-    meter.add(4, {"loss": jnp.array([2.0, 3.0, 4.0])})
-    meter.add(5, {"loss": jnp.float32(9.0)})
+    meter.add(0, 1, {"loss": jnp.float32(1.5)})
+    meter.add(1, 4, {"loss": jnp.array([2.0, 3.0, 4.0, 0.0, 0.0])})
+    meter.add(4, 5, {"loss": jnp.float32(9.0)})
     assert meter.fetch(keep=1) == [
         (1, {"loss": 1.5}),
         (2, {"loss": 2.0}),
