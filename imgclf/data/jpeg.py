@@ -10,9 +10,10 @@ from imgclf.data import turbojpeg
 from imgclf.data.plan import Plan
 
 _SCAN, _NOTES = 0xDA, 0xE1  # markers
-_BARE = (*range(0xC0), *range(0xD0, 0xDA), 0xFF)  # have no length, or do not belong there
+# These have no length, or do not belong there.
+_BARE = frozenset((*range(0xC0), *range(0xD0, 0xDA), 0xFF))
 _AT_ONCE = (0xC0, 0xC1)  # frames of a single scan
-_FRAMES = tuple(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC))
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _MOST_OF_IT = 0.9  # of the image: with less to leave out, there is nothing to win
 _END = b"\xff\xd9"
 _LEFT_OVER = re.compile(r"extraneous bytes before marker 0xd9$")  # that of the image's end
