@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from imgclf.data.decode import decode_for
+from imgclf.data.decode import decode, decode_for
 from imgclf.data.geometry import RandomResizedCrop
 from imgclf.data.plan import Plan, carried_out
 from imgclf.preprocess import Preprocess
@@ -29,7 +29,7 @@ PREPROCESS = Preprocess(size=224, interpolation="bilinear")
 def parts(files: list[Path]) -> dict[str, Callable[[int], object]]:
     """What is done for image i, in the order in which it is done; the whole of it last."""
     encoded = [file.read_bytes() for file in files]
-    plans = [planned(i, *simplejpeg.decode_jpeg_header(e)[:2]) for i, e in enumerate(encoded)]
+    plans = [planned(i, *decode(e).shape[:2]) for i, e in enumerate(encoded)]
     decoded = [decode_for(partial(fixed, p), e) for p, e in zip(plans, encoded, strict=True)]
     square = carried_out(decoded[0][1], decoded[0][0], PREPROCESS)
     pictures = [Image.fromarray(cropped(image, plan)) for image, plan in decoded]

@@ -1,10 +1,10 @@
 """From the bytes of an image file to RGB, whatever the format and the kind of pixels."""
 
-import contextlib
 import functools
 import io
 import warnings
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -61,10 +61,30 @@ def decode_for(decide: Decide, encoded: bytes, *, exif: bool = True) -> tuple[np
     below the needed ones are left out, and with TurboJPEG 3 what lies beside and above them; damage
     there goes unnoticed, unless the file ends early.
     """
+    return begin(decide, encoded, exif=exif)()
+
+
+def begin(
+    decide: Decide, encoded: bytes, *, exif: bool = True
+) -> Callable[[], tuple[np.ndarray, Plan]]:
+    """What `decode_for` does, with all that is quick done at once: the rest is to be called."""
     header = jpeg.header_of(encoded)
-    if header is not None and _as_it_lies(encoded, header, exif):
-        with contextlib.suppress(ValueError):
-            return jpeg.needed(decide(header.height, header.width), encoded, header)
+    if header is None or not _as_it_lies(encoded, header, exif):
+        return partial(_decode_whole, decide, encoded, exif)
+    plan = decide(header.height, header.width)
+    return partial(_decode_needed, plan, header, decide, encoded, exif)
+
+
+def _decode_needed(
+    plan: Plan, header: jpeg.Header, decide: Decide, encoded: bytes, exif: bool
+) -> tuple[np.ndarray, Plan]:
+    try:
+        return jpeg.needed(plan, encoded, header)
+    except ValueError:
+        return _decode_whole(decide, encoded, exif)
+
+
+def _decode_whole(decide: Decide, encoded: bytes, exif: bool) -> tuple[np.ndarray, Plan]:
     image = decode(encoded, exif=exif)
     return image, decide(*image.shape[:2])
 

@@ -5,12 +5,8 @@ of the iterator is one integer, and threads, workers and processes do not change
 """
 
 import copyreg
-import dataclasses
-import errno
 import os
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,11 +15,10 @@ from typing import Any, final
 
 import numpy as np
 
-from imgclf.data.decode import BadImage, decode, decode_for, with_channels
-from imgclf.data.geometry import Central, Geometry, Planned
+from imgclf.data.geometry import Central, Geometry
 from imgclf.data.order import Stream
 from imgclf.data.parts import place_of
-from imgclf.data.plan import Plan, carried_out
+from imgclf.data.reader import UNREADABLE, Reader, reader_of
 from imgclf.data.source import Source, carried, checked_labels
 from imgclf.data.workers import PATIENCE, Elements
 from imgclf.errors import UserError
@@ -32,13 +27,6 @@ from imgclf.preprocess import Preprocess
 Batch = dict[str, Any]
 """`image` uint8 (b, h, w, c), `label` int32 (b,) or float32 (b, k), `mask` bool (b,), `id` int64
 (b,): the index into the source, and `problems`: a list of `Problem`."""
-
-_UNREADABLE = (BadImage, OSError)
-_PASSING = (TimeoutError, ConnectionError, InterruptedError)
-_PASSING_NUMBERS = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH)
-_mine = threading.local()
-_PAUSES = (0.1, 0.4, 1.0)
-"""Seconds between the attempts to read what may be there the next time."""
 
 if sys.version_info < (3, 12):  # there the lock in it keeps a person's source from being pickled
 
@@ -150,7 +138,7 @@ def train_batches(
     there are CPUs for). A worker that dies, or gives nothing for `patience` seconds, is named to
     `warn` and replaced, three times at most; the batches stay the same.
     """
-    reader = _reader(source, geometry, preprocess, seed, exif)
+    reader = reader_of(source, geometry, preprocess, seed, exif)
     rows = _rows(batch_size, process_index, process_count)
     make = partial(_train_batch, reader, order, batch_size, rows, set())
     return _batches(source, make, start, stop, workers, threads, patience, warn)
@@ -178,7 +166,7 @@ def evaluation_batches(
     `problems`. `geometry` is `Central` unless given. With `channels`, colour is made grey and grey
     colour where the network wants the other.
     """
-    reader = _reader(source, geometry or Central(), preprocess, 0, exif, channels)
+    reader = reader_of(source, geometry or Central(), preprocess, 0, exif, channels)
     rows = _rows(batch_size, process_index, process_count)
     make = partial(_evaluation_batch, reader, batch_size, rows)
     stop = -(-len(source) // batch_size)
@@ -190,108 +178,14 @@ def decode_all(source: Source, preprocess: Preprocess, exif: bool = True) -> np.
 
     Images that do not have the size of `preprocess` go through `Central`.
     """
-    reader = _reader(source, Central(), preprocess, 0, exif)
+    reader = reader_of(source, Central(), preprocess, 0, exif)
     images = np.empty((len(source), *reader.shape), np.uint8)
     for i in range(len(source)):
         try:
             images[i] = reader.image(i, i)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise UserError(f"Example {source.ids()[i]!r} cannot be read: {error}") from error
     return images
-
-
-@final
-@dataclass(frozen=True)
-class _Reader:
-    """How an example becomes pixels; this is what a worker is sent."""
-
-    source: Source
-    geometry: Geometry
-    preprocess: Preprocess
-    seed: int
-    exif: bool
-    channels: int = 0
-    shape: tuple[int, ...] = ()
-
-    def image(self, i: int, position: int) -> np.ndarray:
-        """Example `i` as it comes at a position; what a person's code raises says which it is."""
-        try:
-            return self._image(i, position)
-        except (*_UNREADABLE, UserError):
-            raise
-        except Exception as error:
-            error.add_note(f"raised for example {i} of `{self._kind}`: {self.source.ids()[i]}")
-            raise
-
-    def _image(self, i: int, position: int) -> np.ndarray:
-        record = self.source.read(i)
-        size, plan = self.preprocess.size, None
-        if not isinstance(record, bytes):
-            image = record
-        elif size and isinstance(self.geometry, Planned):
-            image, plan = decode_for(partial(self._plan, position), record, exif=self.exif)
-        else:
-            image = decode(record, exif=self.exif)
-        if image.dtype != np.uint8 or image.ndim != 3:
-            raise UserError(
-                f"The images of `{self._kind}` must be uint8 (h, w, c); got {image.dtype} "
-                f"{image.shape} for example {i}"
-            )
-        if self.channels and image.shape[2] != self.channels:
-            image = with_channels(image, self.channels)
-        if plan is not None:
-            image = carried_out(plan, image, self.preprocess)
-        elif size and (isinstance(record, bytes) or image.shape[:2] != (size, size)):
-            image = self.geometry(image, self.preprocess, self._rng(position))
-        if self.shape and image.shape != self.shape:
-            raise UserError(
-                f"The images of `{self._kind}` must have one shape, or the `size` of `Preprocess` "
-                f"be given; got {image.shape} for example {i}, {self.shape} before"
-            )
-        return image
-
-    def _plan(self, position: int, height: int, width: int) -> Plan:
-        assert isinstance(self.geometry, Planned)
-        return self.geometry.plan(height, width, self.preprocess, self._rng(position))
-
-    def _rng(self, position: int) -> np.random.Generator:
-        return _generator(self.seed % 2**64, position)
-
-    @property
-    def _kind(self) -> str:
-        return type(self.source).__name__
-
-
-def _generator(seed: int, position: int) -> np.random.Generator:
-    """Philox with these two as its key, from the beginning; a thread has one, since a new one costs
-    more than all that is drawn for an image."""
-    if not hasattr(_mine, "generator"):
-        bits = np.random.Philox(key=np.zeros(2, np.uint64))
-        _mine.generator, _mine.state = np.random.Generator(bits), bits.state
-    _mine.state["state"]["key"][:] = seed, position
-    _mine.generator.bit_generator.state = _mine.state
-    return _mine.generator
-
-
-def _reader(
-    source: Source,
-    geometry: Geometry,
-    preprocess: Preprocess,
-    seed: int,
-    exif: bool,
-    channels: int = 0,
-) -> _Reader:
-    reader = _Reader(source, geometry, preprocess, seed, exif, channels)
-    # Making one image here finds the shape of all, and a wrong value before processes are started.
-    reason: object = "it has no examples"
-    for i in range(len(source)):
-        try:
-            first = reader.image(i, 0)
-        except _UNREADABLE as error:
-            reason = f"{source.ids()[i]}: {error}"
-        else:
-            return dataclasses.replace(reader, shape=first.shape)
-    raise UserError(f"No image of `{type(source).__name__}` can be read: {reason}")
 
 
 def _rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
@@ -305,17 +199,17 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray
 
 
 def _train_batch(
-    reader: _Reader, order: Stream, batch_size: int, rows: np.ndarray, bad: set[int], step: int
+    reader: Reader, order: Stream, batch_size: int, rows: np.ndarray, bad: set[int], step: int
 ) -> Batch:
     positions = step * batch_size + rows
     ids = order.ids(positions)
     images = np.empty((len(rows), *reader.shape), np.uint8)
     problems: list[tuple[int, str, int]] = []
-    for row, position in enumerate(positions.tolist()):
-        i = int(ids[row])
+    due = list(zip(ids.tolist(), positions.tolist(), strict=True))
+    for row, ((i, position), image) in enumerate(zip(due, reader.images(due), strict=True)):
         try:
-            images[row] = _patiently(reader, i, position)
-        except _UNREADABLE as error:
+            images[row] = image()
+        except UNREADABLE as error:
             bad.add(i)
             problems.append((i, _said(error), position))
             ids[row], images[row] = _next_good(reader, i, position, bad)
@@ -323,7 +217,7 @@ def _train_batch(
     return {"image": images, "mask": mask, "id": ids, "problems": problems}
 
 
-def _next_good(reader: _Reader, i: int, position: int, bad: set[int]) -> tuple[int, np.ndarray]:
+def _next_good(reader: Reader, i: int, position: int, bad: set[int]) -> tuple[int, np.ndarray]:
     """The next readable record after `i`; what is in `bad`, found so before, is not read again.
 
     Only where a record is due itself it is told of: so it does not matter who passed it before.
@@ -333,36 +227,23 @@ def _next_good(reader: _Reader, i: int, position: int, bad: set[int]) -> tuple[i
         if candidate in bad:
             continue
         try:
-            return candidate, _patiently(reader, candidate, position)
-        except _UNREADABLE:
+            return candidate, reader.patiently(candidate, position)
+        except UNREADABLE:
             bad.add(candidate)
     raise UserError(f"No image of `{type(reader.source).__name__}` can be read any more")
 
 
-def _patiently(reader: _Reader, i: int, position: int) -> np.ndarray:
-    """The image, tried for again where a disk or a network fails that may not the next time."""
-    for pause in _PAUSES:
-        try:
-            return reader.image(i, position)
-        except OSError as error:
-            if not (isinstance(error, _PASSING) or error.errno in _PASSING_NUMBERS):
-                raise
-        time.sleep(pause)
-    return reader.image(i, position)
-
-
-def _evaluation_batch(reader: _Reader, batch_size: int, rows: np.ndarray, number: int) -> Batch:
+def _evaluation_batch(reader: Reader, batch_size: int, rows: np.ndarray, number: int) -> Batch:
     ids = number * batch_size + rows
     ids[ids >= len(reader.source)] = -1
     mask = ids >= 0
     images = np.zeros((len(rows), *reader.shape), np.uint8)
     problems = []
-    for row, i in enumerate(ids.tolist()):
-        if i < 0:
-            continue
+    due = [(i, i) for i in ids[mask].tolist()]
+    for row, ((i, _), image) in enumerate(zip(due, reader.images(due), strict=True)):
         try:
-            images[row] = _patiently(reader, i, i)
-        except _UNREADABLE as error:
+            images[row] = image()
+        except UNREADABLE as error:
             mask[row] = False
             problems.append((i, _said(error), i))
     return {"image": images, "mask": mask, "id": ids, "problems": problems}

@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgclf.data import pipeline
+from imgclf.data import reader
 from imgclf.data.decode import decode
 from imgclf.data.geometry import Central, RandomResizedCrop, Squash
 from imgclf.data.order import Order
 from imgclf.data.pipeline import Problem, decode_all, evaluation_batches, train_batches
+from imgclf.data.reader import generator
 from imgclf.data.source import Source
 from imgclf.errors import UserError
 from imgclf.preprocess import PLAIN, Preprocess
@@ -310,7 +311,7 @@ class Fails(Numbered):
 def test_only_what_may_pass_is_tried_again_before_it_counts_as_bad(
     number, times, reads, bad, monkeypatch
 ):
-    monkeypatch.setattr(pipeline, "_PAUSES", (0, 0, 0))
+    monkeypatch.setattr(reader, "_PAUSES", (0, 0, 0))
     source = Fails(number=number, times=times, counts=Counter())
     batches = evaluation(source, threads=1)
     assert [p.id for batch in batches for p in batch["problems"]] == bad
@@ -452,7 +453,7 @@ def test_what_is_random_of_an_example_is_drawn_as_of_a_generator_of_its_own():
     for seed, position in ((0, 0), (3, 7), (2**64 - 1, 2**40), (3, 7)):
         key = np.array([seed, position], np.uint64)
         expected = np.random.Generator(np.random.Philox(key=key))
-        got = pipeline._generator(seed, position)
+        got = generator(seed, position)
         for draw in ("random", "standard_normal"):
             assert getattr(got, draw)() == getattr(expected, draw)()
         assert got.integers(0, 9, dtype=np.uint32) == expected.integers(0, 9, dtype=np.uint32)
