@@ -252,6 +252,17 @@ def test_a_bad_record_gives_way_to_the_next_good_one_and_is_told_of():
     np.testing.assert_array_equal(first["label"], first["id"] % 2)
 
 
+@pytest.mark.parametrize("bad", [(), (2, 3, 20)])
+def test_a_batch_greater_than_what_is_read_together_holds_what_small_ones_do(bad):
+    small = training(Photos(bad=bad), batch_size=7, stop=30)
+    (large,) = training(Photos(bad=bad), batch_size=210, stop=1)
+    for name in ("image", "label", "id"):
+        expected = np.concatenate([batch[name] for batch in small])
+        np.testing.assert_array_equal(large[name], expected, name)
+    assert large["problems"] == [problem for batch in small for problem in batch["problems"]]
+    assert bool(large["problems"]) == bool(bad)
+
+
 def test_the_last_record_gives_way_to_the_first():
     batch = training(Numbered(n=3, bad=(2,)), batch_size=3, stop=1, preprocess=PLAIN)[0]
     assert sorted(batch["id"].tolist()) == [0, 0, 1]
