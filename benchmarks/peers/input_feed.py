@@ -8,7 +8,8 @@ it runs under an interpreter of its own. When it is ready it prints a line of JS
 line on standard input, it makes one round and answers with a line of JSON.
 
 A round makes batches for some seconds and counts images; what was fetched ahead before it is thrown
-away first. CPU seconds are those of this process and all below it (from /proc).
+away first, and it is over when nothing more is fetched. CPU seconds are those of this process and
+all below it (from /proc).
 """
 
 import argparse
@@ -46,6 +47,7 @@ def main() -> None:
             images += next(feed)
         seconds = time.perf_counter() - before
         found = {"images": images, "seconds": seconds, "cpu_seconds": cpu_seconds() - cpu}
+        wait_until_idle()
         answer(found | {"peak_mib": peak_mib(), "cpu_seconds_while_idle": 0})
 
 
@@ -241,6 +243,14 @@ def cpu_seconds() -> float:
             continue
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def wait_until_idle() -> None:
+    """What is fetched ahead is made after the round, too: not in that of another."""
+    before, spent = 0.0, cpu_seconds()
+    while spent - before > 0.02:
+        time.sleep(0.2)
+        before, spent = spent, cpu_seconds()
 
 
 def peak_mib() -> float:
