@@ -1,14 +1,16 @@
 """The networks: one file a family, shared layers, weights in and out, and the table of names.
 
 What leaves this room: `Network` and `Outputs`; `names`, `entry` and `create`, which make a network
-from a name of the table (`table.py`) or from a person's own function; `load`, `load_weights` and
-`save_weights`; `count_parameters`, `multiply_adds` and `layers_of`. Importing it imports no JAX.
+from a name of the table (`table.py`) or from a person's own function; `load`, `load_weights`,
+`preprocess_with` and `save_weights`; `count_parameters`, `multiply_adds` and `layers_of`. Importing
+it imports no JAX.
 """
 
 import importlib
 import inspect
+import numbers
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from imgclf.errors import UserError, unknown
 from imgclf.models.table import TABLE, Entry, entry, names
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from imgclf.models.depth import stack, unstack
     from imgclf.models.network import Network, Outputs
     from imgclf.models.summary import count_parameters, layers_of, multiply_adds
-    from imgclf.models.weights import load, load_weights, save_weights
+    from imgclf.models.weights import load, load_weights, preprocess_with, save_weights
 
 __all__ = [
     "TABLE",
@@ -34,12 +36,14 @@ __all__ = [
     "load_weights",
     "multiply_adds",
     "names",
+    "preprocess_with",
     "reset_classifier",
     "save_weights",
     "stack",
     "unstack",
 ]
 
+_RATES = ("drop_rate", "stochastic_depth")
 _LAZY = {
     "reset_classifier": "classifier",
     "stack": "depth",
@@ -51,6 +55,7 @@ _LAZY = {
     "multiply_adds": "summary",
     "load": "weights",
     "load_weights": "weights",
+    "preprocess_with": "weights",
     "save_weights": "weights",
 }
 
@@ -73,8 +78,11 @@ def create(
 
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"The `dtype` of a network must be float32 or bfloat16; got {dtype!r}")
-    if num_classes < 1:
-        raise UserError(f"The `num_classes` of a network must be at least 1; got {num_classes}")
+    for what, number in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if not isinstance(number, numbers.Integral) or number < 1:
+            raise UserError(
+                f"The `{what}` of a network must be a whole number, at least 1; got {number!r}"
+            )
     if isinstance(network, str):
         name, line = network, entry(network)
         function = getattr(importlib.import_module(f"{__name__}.{line.family}"), name)
@@ -99,9 +107,16 @@ def _check_options(name: str, function: Callable[..., Any], options: Mapping[str
         return
     # Linen adds `parent` and `name` to every module; they are not for a recipe to set.
     accepted = [p for p in parameters if p not in ("num_classes", "parent", "name")]
-    for option in options:
+    for option, value in options.items():
         if option not in accepted:
             raise unknown(f"option of {name}", option, accepted)
+        kinds = get_args(parameters[option].annotation)
+        if get_origin(parameters[option].annotation) is Literal and value not in kinds:
+            raise unknown(f"{option} of {name}", value, kinds)
+        if option in _RATES and not 0 <= value < 1:
+            raise UserError(
+                f"The `{option}` of {name} must be a share, at least 0 and less than 1; got {value}"
+            )
 
 
 def __getattr__(name: str) -> Any:

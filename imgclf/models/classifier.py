@@ -1,6 +1,7 @@
 """The classifier of a network: where it is, and another in its place."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from imgclf.errors import UserError
 from imgclf.models.network import Network, Tree
+
+_DOUBLED = 8  # times, at most, is the size of images that a classifier's width is looked for at
 
 
 def classifiers(module: nn.Module) -> tuple[str, ...]:
@@ -38,16 +41,27 @@ def reset_classifier(
             f"The module of `{network.name}` must have a field `num_classes` and say by "
             "`classifier` which of its layers gives the logits"
         )
+    if num_classes < 1:
+        raise UserError(f"The `num_classes` of a network must be at least 1; got {num_classes}")
     module = network.module.clone(num_classes=num_classes)
     other = dataclasses.replace(network, module=module, num_classes=num_classes)
     stem = flatten_dict(params).get((*getattr(module, "stem", "").split("."), "kernel"))
     channels = network.in_channels if stem is None else stem.shape[-2]
-    images = jnp.zeros((1, *network.image_shape[:2], channels))
+    paths = tuple(tuple(head.split(".")) for head in heads)
 
-    @jax.jit
-    def fresh(key: jax.Array) -> dict:
-        made = flatten_dict(other.initialise(key, images)[0])
-        paths = tuple(tuple(head.split(".")) for head in heads)
+    def fresh(side: int, key: jax.Array) -> dict:
+        made = flatten_dict(other.initialise(key, jnp.zeros((1, side, side, channels)))[0])
         return {keys: leaf for keys, leaf in made.items() if keys[:-1] in paths}
 
-    return other, unflatten_dict({**flatten_dict(params), **fresh(key)})
+    def as_wide(made: dict) -> bool:
+        kernels = (keys for keys in made if keys[-1] == "kernel")
+        return all(made[keys].shape[:-1] == kept[keys].shape[:-1] for keys in kernels)
+
+    # Of some networks the depth, and so the classifier's width, depends on the images.
+    kept = flatten_dict(params)
+    for side in (network.image_shape[0] * 2**i for i in range(_DOUBLED)):
+        if as_wide(jax.eval_shape(partial(fresh, side), key)):
+            return other, unflatten_dict({**kept, **jax.jit(partial(fresh, side))(key)})
+    raise UserError(
+        f"The `params` must be those of `{network.name}`; its classifier is of another width"
+    )

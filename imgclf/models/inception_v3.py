@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from imgclf.errors import unknown
+from imgclf.errors import UserError, unknown
 from imgclf.models.layers import (
     BatchNorm,
     ConvNormAct,
@@ -162,8 +162,11 @@ _BLOCKS = {
 }
 
 
+_LEAST = 17  # places in a row of the map that the second classifier reads
+
+
 class Auxiliary(nn.Module):
-    """A second classifier in the middle, for images of 299 px or about."""
+    """A second classifier in the middle, for images of 299 px at least."""
 
     num_classes: int
     norm: Norm
@@ -171,6 +174,10 @@ class Auxiliary(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        if min(x.shape[1:3]) < _LEAST:
+            raise UserError(
+                "The images of an Inception v3 with `auxiliary` must be at least 299 x 299 px"
+            )
         conv = partial(ConvNormAct, norm=self.norm, kernel_init=_WEIGHTS)
         x = conv(self.width(128), 1, name="conv0")(average_pool(x, 5, 3), train)
         x = conv(self.width(768), 5, padding=0, name="conv1")(x, train)

@@ -77,6 +77,11 @@ class Network:
 
         Raises a `UserError` for images that are smaller than the network takes.
         """
+        shape = self._checked(images_bhwc)
+        variables = _initial_variables(self.module, shape, self.dtype, key)
+        return variables.pop("params", {}), variables
+
+    def _checked(self, images_bhwc: Any) -> tuple[int, ...]:
         shape = tuple(images_bhwc.shape)
         if len(shape) != 4:
             raise UserError(f"The `images` of `{self.name}` must be (b, h, w, c); got {shape}")
@@ -85,8 +90,7 @@ class Network:
                 f"The `images` of `{self.name}` must be at least {self.minimum_size} x "
                 f"{self.minimum_size} px; got {shape[1]} x {shape[2]}"
             )
-        variables = _initial_variables(self.module, shape, self.dtype, key)
-        return variables.pop("params", {}), variables
+        return shape
 
     def apply(
         self,
@@ -101,8 +105,10 @@ class Network:
         """(outputs, model_state after them) for images that are already normalised.
 
         `key` feeds dropout and is only needed in training. `capture` names submodules by their
-        path, such as "layer1" or "layer2.0"; what they returned is in `outputs.captured`.
+        path, such as "layer1" or "layer2.0"; what they returned is in `outputs.captured`. Raises a
+        `UserError` for images that are smaller than the network takes.
         """
+        self._checked(images_bhwc)
         images_bhwc = jnp.asarray(images_bhwc, self.dtype)
         submodules = set()
 
@@ -127,10 +133,11 @@ class Network:
         outputs = answer if isinstance(answer, Outputs) else Outputs(answer)
         wanted = (images_bhwc.shape[0], self.num_classes)
         shape = outputs.logits.shape
-        if (shape[0], shape[-1]) != wanted or (len(shape) != 2 and not self.dense):
+        if (shape[0], shape[-1]) != wanted or len(shape) != (4 if self.dense else 2):
+            places = ", with the places between them, since it is `dense`" if self.dense else ""
             raise UserError(
-                f"The logits of `{self.name}` must have the shape {wanted}, examples by classes; "
-                f"got {outputs.logits.shape}"
+                f"The logits of `{self.name}` must have the shape {wanted}, examples by classes"
+                f"{places}; got {shape}"
             )
         outputs = dataclasses.replace(
             outputs,

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from imgclf.errors import unknown
+from imgclf.errors import UserError, unknown
 from imgclf.preprocess import IMAGENET, PLAIN, Preprocess
 
 
@@ -40,7 +40,7 @@ def _efficient(
     return _rows(family, 32, _as(base, size=size, crop=crop), names)
 
 
-_BILINEAR = _as(INCEPTION, interpolation="bilinear")
+_INCEPTION_BILINEAR = _as(INCEPTION, interpolation="bilinear")
 _EFFICIENTNETS = {
     **_efficient("efficientnet", 224, "efficientnet_b0 efficientnet_lite0 efficientnet_es"),
     **_efficient("efficientnet", 240, "efficientnet_b1", 0.9, INCEPTION),
@@ -70,8 +70,8 @@ _EFFICIENTNETS = {
     **_efficient("efficientnet", 240, "tf_efficientnet_lite1 tf_efficientnet_em", 0.882, INCEPTION),
     **_efficient("efficientnet", 260, "tf_efficientnet_lite2", 0.89, INCEPTION),
     **_efficient("efficientnet", 300, "tf_efficientnet_el", 0.904, INCEPTION),
-    **_efficient("efficientnet", 300, "tf_efficientnet_lite3", 0.904, _BILINEAR),
-    **_efficient("efficientnet", 380, "tf_efficientnet_lite4", 0.92, _BILINEAR),
+    **_efficient("efficientnet", 300, "tf_efficientnet_lite3", 0.904, _INCEPTION_BILINEAR),
+    **_efficient("efficientnet", 380, "tf_efficientnet_lite4", 0.92, _INCEPTION_BILINEAR),
     **_efficient("efficientnet", 300, "tf_efficientnetv2_s", 1.0, INCEPTION),
     **_efficient(
         "efficientnet",
@@ -101,13 +101,13 @@ _MOBILENETS = {
         "mobilenetv3_large_075",
         base=_as(IMAGENET, interpolation="bilinear"),
     ),
-    **_efficient("mobilenet", 256, "mobilenetv3_large_150d", 0.95, _BILINEAR),
+    **_efficient("mobilenet", 256, "mobilenetv3_large_150d", 0.95, _INCEPTION_BILINEAR),
     **_efficient(
         "mobilenet",
         224,
         "tf_mobilenetv3_large_075 tf_mobilenetv3_large_100 tf_mobilenetv3_large_minimal_100 "
         "tf_mobilenetv3_small_075 tf_mobilenetv3_small_100 tf_mobilenetv3_small_minimal_100",
-        base=_BILINEAR,
+        base=_INCEPTION_BILINEAR,
     ),
     **_efficient(
         "mobilenet", 224, "mobilenetv4_conv_small_035 mobilenetv4_conv_small_050", 0.875, INCEPTION
@@ -128,7 +128,8 @@ TABLE: dict[str, Entry] = {
     **_rows("cnn", 8, PLAIN, "cnn"),
     **_rows("alexnet", 64, _BILINEAR, "alexnet"),
     **_rows("vgg", 32, _BILINEAR, "vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn"),
-    **_rows("googlenet", 32, _BILINEAR, "googlenet"),
+    # torchvision's scales ImageNet's normalisation to this one inside the network.
+    **_rows("googlenet", 32, _INCEPTION_BILINEAR, "googlenet"),
     **_rows("inception_v3", 75, _as(INCEPTION, size=299), "inception_v3"),
     **_rows("squeezenet", 32, _BILINEAR, "squeezenet1_0 squeezenet1_1"),
     **_rows("densenet", 32, IMAGENET, "densenet121 densenet161 densenet169 densenet201"),
@@ -515,5 +516,8 @@ def entry(name: str) -> Entry:
     224
     """
     if name not in TABLE:
+        base, tag, _ = name.partition(".")  # timm names the weights of a network by a tag
+        if tag and base in TABLE:
+            raise UserError(f"Unknown network {name!r}; did you mean {base!r}?")
         raise unknown("network", name, TABLE)
     return TABLE[name]

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from imgclf.errors import UserError
 from imgclf.models.layers import (
     BatchNorm,
     Conv,
@@ -68,8 +69,7 @@ class HiddenConvolutions(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        if min(x.shape[1:3]) < _SIDE:
-            x = adaptive_average(x, _SIDE)
+        x = adaptive_average(x, (max(_SIDE, x.shape[1]), max(_SIDE, x.shape[2])))
         conv = partial(Conv, self.hidden, use_bias=True, bias_init=_ZEROS)
         x = relu(conv(_SIDE, padding=0, name="fc1")(x))
         x = nn.Dropout(self.drop_rate, deterministic=not train)(x)
@@ -152,6 +152,8 @@ class VGG(nn.Module):
             features = pooled(x, self.dense)
             head = Head(self.num_classes, self.drop_rate, name="head")
             return Outputs(head(features, train), features)
+        if self.dense:
+            raise UserError('The `dense` of a VGG needs hidden layers with `layout="timm"`')
         x = flattened(adaptive_average(x, _SIDE))
         classifier = Classifier(self.num_classes, self.hidden, self.drop_rate, name="classifier")
         return Outputs(*classifier(x, train))

@@ -258,7 +258,7 @@ class VisionTransformer(nn.Module):
         if not _is_square(positions.shape[1] - placed):
             return stored
         side = self.image_size // self.patch
-        resized = resized_positions(jnp.asarray(positions), placed, (side, side))
+        resized = resized_positions(jnp.asarray(positions, jnp.float32), placed, (side, side))
         return {**stored, "pos_embed": np.asarray(resized)}
 
 

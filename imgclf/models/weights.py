@@ -7,13 +7,15 @@ are `bn1.running_mean` and `bn1.running_var`. A `factor` here is a `scale` there
 vision transformers are brought to these names first (`big_vision.py`).
 """
 
+import dataclasses
+import json
 import os
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zipfile import BadZipFile
 
 import jax
@@ -30,7 +32,7 @@ from imgclf.models.big_vision import as_pytorch
 from imgclf.models.classifier import classifiers
 from imgclf.models.depth import stack, unstack
 from imgclf.models.network import Network, Tree
-from imgclf.preprocess import Preprocess
+from imgclf.preprocess import Interpolation, Preprocess
 
 HUB = "hf-hub:"
 """What weights that lie on the Hugging Face hub begin with; a repository follows."""
@@ -42,6 +44,13 @@ _LAST_NAMES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+_WRAPPERS = ("_orig_mod.", "state_dict.", "module.", "model.")
+_BUFFERS = (
+    "num_batches_tracked",
+    "relative_position_index",  # of Swin, as the next
+    "attn_mask",
+    "mask_token",  # of DINOv2's own training
+)
 _DAMAGED = (SafetensorError, OSError, EOFError, ValueError, TypeError, BadZipFile, zlib.error)
 
 
@@ -57,8 +66,9 @@ def load(
 ) -> tuple[Network, dict, dict]:
     """(network, params, model_state) of the network called `name`, with the weights in `path`.
 
-    `path` may be `hf-hub:timm/NAME`, which downloads them (`imgclf[hub]`). Without `num_classes`,
-    as many as the file has; with another number the classifier begins anew, from a fixed key, with
+    `path` may be `hf-hub:timm/NAME` or `hf-hub:timm/NAME@REVISION`, which downloads them
+    (`imgclf[hub]`); empty fields of `preprocess` come from there, too. Without `num_classes`, as
+    many as the file has; with another number the classifier begins anew, from a fixed key, with
     a warning. So it is with `in_channels`: the stem's weights are shared out over them.
     `image_shape` (h, w, c) matters only where the parameters depend on it; without it: the
     network's own size.
@@ -69,6 +79,7 @@ def load(
     stored = read(path)
     if num_classes is None:
         num_classes = _classes_in(stored, create(name, 1, **options), path)
+    preprocess = preprocess_with(path, preprocess)
     network = create(name, num_classes, dtype, preprocess, in_channels, **options)
     images = jax.ShapeDtypeStruct((1, *(image_shape or network.image_shape)), jnp.float32)
 
@@ -101,6 +112,8 @@ def save_weights(network: Network, params: Tree, model_state: Tree, path: str | 
     What `load_weights` read from a float32 file is written back to the bit.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise UserError(f"The folder of a weights file must be there; got {str(path)!r}")
     arrays: dict[str, np.ndarray] = {}
     if _is_stacked(network):
         params, model_state = unstack(network, params, model_state)
@@ -125,13 +138,14 @@ def save_weights(network: Network, params: Tree, model_state: Tree, path: str | 
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a .safetensors or .npz file, under the names and in the layout they have there.
 
-    PyTorch's counters (`num_batches_tracked`), which nothing uses, are left out.
+    Left out are buffers that nothing uses, such as PyTorch's counters (`num_batches_tracked`), and
+    a prefix that all names have in common from what the network was wrapped in (`module.`).
     """
     path = _downloaded(str(path)) if str(path).startswith(HUB) else Path(path)
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             arrays = load_file(path)
-        elif path.suffix == ".npz":
+        elif path.suffix.lower() == ".npz":
             with open(path, "rb") as file:
                 arrays = dict(np.load(file, allow_pickle=False))
         else:
@@ -143,7 +157,10 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             f"The `weights` must be a readable {path.suffix[1:]} file; got {str(path)!r}: "
             f"{' '.join(str(error).split())}"
         ) from error
-    return {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
+    for wrapper in _WRAPPERS:
+        if arrays and all(name.startswith(wrapper) for name in arrays):
+            arrays = {name.removeprefix(wrapper): array for name, array in arrays.items()}
+    return {k: v for k, v in arrays.items() if k.rpartition(".")[2] not in _BUFFERS}
 
 
 def _fitted(
@@ -228,7 +245,29 @@ def _with_inputs(kernel: np.ndarray, channels: int) -> np.ndarray:
     return kernel[:, np.arange(channels) % inputs] * (inputs / channels)
 
 
-def _downloaded(path: str) -> Path:
+def preprocess_with(path: str | Path, preprocess: Preprocess) -> Preprocess:
+    """`preprocess`, its empty fields as timm's `config.json` beside weights on the hub has them."""
+    if not str(path).startswith(HUB) or all(dataclasses.astuple(preprocess)):
+        return preprocess
+    try:
+        content = json.loads(_downloaded(str(path), "config.json").read_text())
+    except (UserError, ValueError):  # the weights may be there without it
+        return preprocess
+    stated = content.get("pretrained_cfg", {})
+    interpolation, mode = stated.get("interpolation"), stated.get("crop_mode")
+    theirs = Preprocess(
+        size=(stated.get("input_size") or [0])[-1],
+        crop=stated.get("crop_pct") or 0.0,
+        crop_mode=mode if mode in ("center", "squash") else "",
+        interpolation=interpolation if interpolation in get_args(Interpolation) else "",
+        mean=tuple(stated.get("mean") or ()),
+        std=tuple(stated.get("std") or ()),
+    )
+    return preprocess.over(theirs)
+
+
+def _downloaded(path: str, file: str = "model.safetensors") -> Path:
+    repository, _, revision = path.removeprefix(HUB).partition("@")
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -237,7 +276,7 @@ def _downloaded(path: str) -> Path:
             f"The weights {path!r} need a package; get it by: pip install 'imgclf[hub]'"
         ) from None
     try:
-        return Path(hf_hub_download(path.removeprefix(HUB), "model.safetensors"))
+        return Path(hf_hub_download(repository, file, revision=revision or None))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"The weights {path!r} cannot be had: {reason}") from None
@@ -261,7 +300,8 @@ def _classes_in(stored: Mapping[str, np.ndarray], network: Network, path: str | 
     )
     if weight not in stored:
         raise UserError(
-            f"The `num_classes` of `{network.name}` must be given; {str(path)!r} has no {weight}"
+            f"The `num_classes` of `{network.name}` must be given; {str(path)!r} has no {weight}, "
+            f"but {_listed('arrays', list(stored))}"
         )
     return stored[weight].shape[0]
 

@@ -1,5 +1,7 @@
 """The convolutional networks of 2012 to 2018: AlexNet, VGG, GoogLeNet and their successors."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,3 +156,29 @@ def test_of_fewer_blocks_the_stages_that_are_there_can_be_captured(name, blocks,
     unknown = models.create(name, 3, blocks=(*blocks, blocks[0] + "x"))
     with pytest.raises(UserError, match=f"Unknown block '{blocks[0]}x'; did you mean"):
         jax.eval_shape(unknown.initialise, jax.random.key(0), images)
+
+
+def test_a_vgg_classifies_places_in_timms_layout_alone():
+    images = jax.ShapeDtypeStruct((1, 40, 120, 3), jnp.float32)
+    small = {"depths": (1, 1), "width": 4, "hidden": 8, "dense": True}
+
+    def answer(network, images):
+        variables = network.initialise(jax.random.key(0), images)
+        return network.apply(*variables, images, train=False)[0].logits
+
+    # As timm has it: 10 x 30 places, of which each 7 x 7 are looked at.
+    network = models.create("vgg11", 10, layout="timm", **small)
+    assert jax.eval_shape(partial(answer, network), images).shape == (1, 4, 24, 10)
+    # A side of fewer than 7 places becomes 7, the other stays.
+    low = jax.ShapeDtypeStruct((1, 32, 120, 3), jnp.float32)
+    network = models.create("vgg11", 10, layout="timm", **small | {"depths": (1, 1, 1)})
+    assert jax.eval_shape(partial(answer, network), low).shape == (1, 1, 9, 10)
+    network = models.create("vgg11", 10, **small)
+    with pytest.raises(UserError, match='`dense` of a VGG needs hidden layers with `layout="timm"'):
+        jax.eval_shape(partial(answer, network), images)
+
+
+def test_a_second_classifier_of_inception_v3_says_which_images_it_needs():
+    network = models.create("inception_v3", 10, auxiliary=True, share=0.05)
+    with pytest.raises(UserError, match="with `auxiliary` must be at least 299 x 299 px"):
+        network.initialise(jax.random.key(0), jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32))

@@ -39,3 +39,21 @@ def test_the_classifier_of_a_persons_own_module_is_found_if_it_says_where():
     unsaid = models.create(lambda num_classes: nn.Dense(num_classes), 4)
     with pytest.raises(UserError, match="must have a field `num_classes` and say by"):
         models.reset_classifier(unsaid, {}, 6, KEY)
+
+
+@pytest.mark.parametrize("side", [8, 32])
+def test_the_classifier_is_as_wide_as_the_one_before_whatever_the_size_of_the_images(side):
+    images = jnp.ones((1, side, side, 3))
+    network = models.create("cnn", 10, width=4)
+    params, model_state = network.initialise(KEY, images)
+    other, changed = models.reset_classifier(network, params, 3, KEY)
+    assert changed["fc"]["kernel"].shape == (params["fc"]["kernel"].shape[0], 3)
+    logits = jax.eval_shape(
+        lambda params: other.apply(params, model_state, images, train=False)[0].logits, changed
+    )
+    assert logits.shape == (1, 3)
+    odd = {"fc": {"kernel": jnp.zeros((7, 10)), "bias": jnp.zeros(10)}}
+    with pytest.raises(UserError, match="must be those of `cnn`; its classifier is of another"):
+        models.reset_classifier(network, {**params, **odd}, 3, KEY)
+    with pytest.raises(UserError, match="must be at least 1; got 0"):
+        models.reset_classifier(network, params, 0, KEY)

@@ -33,13 +33,36 @@ def test_everything_listed_can_be_had():
         ),
         ({"name": "x"}, "Unknown option of resnet18 'name'"),
         ({"dtype": "half"}, "The `dtype` of a network must be float32 or bfloat16; got 'half'"),
-        ({"num_classes": 0}, "The `num_classes` of a network must be at least 1; got 0"),
+        ({"num_classes": 0}, "The `num_classes` of a network must be a whole number, at least 1"),
+        ({"num_classes": "10"}, "The `num_classes` of a network must be a whole number, at least"),
+        ({"in_channels": 0}, "The `in_channels` of a network must be a whole number, at least 1;"),
+        ({"network": "resnet50.a1_in1k"}, "Unknown network 'resnet50.a1_in1k'; did you mean 'resn"),
+        ({"attention": "cbam"}, "Unknown attention of resnet18 'cbam'"),
+        ({"antialias": "blurr"}, "Unknown antialias of resnet18 'blurr'; did you mean 'blur'?"),
+        ({"drop_rate": 1.5}, "The `drop_rate` of resnet18 must be a share, at least 0 and less"),
+        ({"stochastic_depth": -0.5}, "The `stochastic_depth` of resnet18 must be a share, at lea"),
     ],
 )
 def test_a_mistake_is_answered_with_what_is_right(arguments, message):
     with pytest.raises(UserError) as error:
         models.create(**{"network": "resnet18", "num_classes": 10} | arguments)
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("names", "mean", "interpolation"),
+    [
+        ("alexnet vgg16 vgg16_bn squeezenet1_0 shufflenet_v2_x1_0 gernet_s", 0.485, "bilinear"),
+        ("googlenet tf_efficientnet_lite3 tf_mobilenetv3_large_100", 0.5, "bilinear"),
+        ("mobilenetv3_large_150d", 0.5, "bilinear"),
+        ("resnet50 mobilenetv2_100 tf_efficientnet_b0 convnext_tiny", 0.485, "bicubic"),
+        ("inception_v3 tf_efficientnet_lite0 vit_base_patch16_224", 0.5, "bicubic"),
+    ],
+)
+def test_images_are_made_ready_as_each_networks_weights_expect(names, mean, interpolation):
+    for name in names.split():
+        preprocess = models.entry(name).preprocess
+        assert (preprocess.mean[0], preprocess.interpolation) == (mean, interpolation), name
 
 
 def test_a_recipes_preprocessing_goes_before_the_tables():

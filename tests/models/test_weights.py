@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import os
 import pickle
 import subprocess
@@ -14,6 +16,7 @@ import imgclf
 from imgclf import models
 from imgclf.errors import UserError
 from imgclf.models.weights import read
+from imgclf.preprocess import PLAIN
 
 OPTIONS = {"width": 4}
 IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
@@ -156,20 +159,43 @@ def test_a_stem_for_other_channels_has_answers_as_large(small, file, channels, s
     np.testing.assert_allclose(found.sum(2), (kernel * np.reshape(share, (3, 1))).sum(2), rtol=1e-5)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.module."])
+def test_what_a_network_was_wrapped_in_and_buffers_that_nothing_uses_are_left_out(
+    small, file, prefix
+):
+    stored = load_file(file) | {"blocks.0.attn.relative_position_index": np.zeros((4, 4), np.int64)}
+    save_file({prefix + name: array for name, array in stored.items()}, file)
+    network, params, _ = models.load("cnn", file, **OPTIONS)
+    assert network.num_classes == 10
+    jax.tree.map(np.testing.assert_array_equal, params, small[1])
+
+
+def test_a_file_of_other_names_or_a_folder_that_is_not_there_is_said(small, file):
+    save_file({"a.weight": np.zeros(3, np.float32)}, file)
+    with pytest.raises(UserError, match=r"has no fc.weight, but 1 arrays \(a.weight\)$"):
+        models.load("cnn", file, **OPTIONS)
+    with pytest.raises(UserError, match=r"The folder of a weights file must be there; got '.*/no/"):
+        models.save_weights(*small, file.parent / "no" / "small.safetensors")
+
+
 HUB = """
 import sys
 from imgclf import models
 network, params, _ = models.load("cnn", "hf-hub:timm/small.one", width=4)
-print(network.num_classes, float(params["fc"]["bias"][0]))
+print(network.num_classes, float(params["fc"]["bias"][0]), network.preprocess)
 """
 
 
 def test_weights_of_the_hub_are_taken_from_its_own_cache(small, file, tmp_path):
     repository = tmp_path / "hub" / "models--timm--small.one"
     (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("1234")
+    for name in ("main", "v1"):
+        (repository / "refs" / name).write_text("1234")
     (repository / "snapshots" / "1234").mkdir(parents=True)
     file.rename(repository / "snapshots" / "1234" / "model.safetensors")
+    stated = {"input_size": [3, 8, 8], "crop_pct": 0.9, "mean": [0.4], "interpolation": "random"}
+    config = repository / "snapshots" / "1234" / "config.json"
+    config.write_text(json.dumps({"pretrained_cfg": stated}))
     env = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     env |= {"PYTHONPATH": str(Path(imgclf.__file__).parent.parent)}
 
@@ -179,6 +205,11 @@ def test_weights_of_the_hub_are_taken_from_its_own_cache(small, file, tmp_path):
 
     found = run(HUB)
     bias = float(small[1]["fc"]["bias"][0])
-    assert found.stdout == f"10 {bias}\n", found.stderr
+    preprocess = dataclasses.replace(PLAIN, size=8, crop=0.9, mean=(0.4,))
+    assert found.stdout == f"10 {bias} {preprocess}\n", found.stderr
+    revised = run(HUB.replace("small.one", "small.one@v1"))
+    assert revised.stdout == found.stdout, revised.stderr
+    config.unlink()
+    assert run(HUB).stdout == f"10 {bias} {PLAIN}\n"
     other = run(HUB.replace("small.one", "other"))
     assert "The weights 'hf-hub:timm/other' cannot be had: " in other.stderr.splitlines()[-1]

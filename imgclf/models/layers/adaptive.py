@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 
 
-def adaptive_average(x_bhwc: jax.Array, size: int) -> jax.Array:
-    """The means of `size` x `size` windows, which may overlap, by PyTorch's rule.
+def adaptive_average(x_bhwc: jax.Array, size: int | tuple[int, int]) -> jax.Array:
+    """The means of `size` x `size` windows, or rows and columns of them, by PyTorch's rule.
 
-    Window i of n goes from floor(i * side / n) up to ceil((i + 1) * side / n).
+    Window i of n goes from floor(i * side / n) up to ceil((i + 1) * side / n); they may overlap.
     """
-    for axis in (1, 2):
+    for axis, n in zip((1, 2), (size, size) if isinstance(size, int) else size, strict=True):
         side = x_bhwc.shape[axis]
-        if side != size:
-            windows = [(i * side // size, -(-(i + 1) * side // size)) for i in range(size)]
+        if side != n:
+            windows = [(i * side // n, -(-(i + 1) * side // n)) for i in range(n)]
             parts = [
                 jax.lax.slice_in_dim(x_bhwc, *window, axis=axis).mean(axis) for window in windows
             ]
