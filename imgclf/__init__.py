@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imgclf.errors import UserError as UserError
     from imgclf.preprocess import Preprocess as Preprocess
-    from imgclf.recipe.files import load as load_recipe  # noqa: F401
+    from imgclf.recipe.files import load as load_recipe
     from imgclf.recipe.value import Average as Average
     from imgclf.recipe.value import Checkpoint as Checkpoint
     from imgclf.recipe.value import Data as Data
@@ -41,6 +41,7 @@ _HOME = {
     "evaluate": "training.saved",
     "predict": "training.saved",
 }
+__all__ = [*_HOME, "load_recipe"]
 _ROOMS = (
     *("augmentation", "data", "evaluation", "losses", "models"),
     *("optimizers", "recipe", "schedules", "tasks", "training"),

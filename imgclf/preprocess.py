@@ -50,9 +50,10 @@ class Preprocess:
         for name in ("mean", "std"):
             value = getattr(self, name)
             if len(value) not in (1, channels):
+                allowed = f"1 or {channels} values" if channels > 1 else "1 value"
                 raise UserError(
-                    f"The `{name}` of `Preprocess` must have 1 or {channels} values, for images of "
-                    f"{channels} channels; got {len(value)}"
+                    f"The `{name}` of `Preprocess` must have {allowed}, for images of {channels} "
+                    f"channel{'s' if channels > 1 else ''}; got {len(value)}"
                 )
         if any(deviation <= 0 for deviation in self.std):
             raise UserError(f"The `std` of `Preprocess` must be greater than 0; got {self.std}")

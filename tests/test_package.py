@@ -23,6 +23,10 @@ def test_every_public_name_can_be_imported() -> None:
     for room in (imgclf, imgclf.recipe, imgclf.data, imgclf.models, imgclf.evaluation):
         for name in dir(room):
             assert name.startswith("__") or getattr(room, name) is not None
+    for room in ("imgclf", "imgclf.data", "imgclf.models"):
+        given: dict = {}
+        exec(f"from {room} import *", given)
+        assert {"Recipe", "Mixture", "create"} & given.keys(), room
     with pytest.raises(AttributeError, match="no attribute 'Recipee'"):
         _ = imgclf.Recipee
 

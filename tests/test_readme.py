@@ -137,7 +137,7 @@ def test_a_command_of_the_readme_has_an_existing_verb_recipe_fields_and_options(
     shutil.copy(ROOT / "configs" / "digits.py", tmp_path / "my_file.py")
     if verb in ("recipes", "show") or words[-1:] == ["--help"]:
         assert imgclf(verb, *words).status == 0
-    elif verb in ("models", "predict", "data"):
+    elif verb in ("models", "predict", "export", "data"):
         module = f"data.{words[0]}" if verb == "data" else verb
         known = {word.split()[0] for word in import_module(f"imgclf.commands.{module}").OPTIONS}
         assert {word for word in words if word.startswith("--")} <= known

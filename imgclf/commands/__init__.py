@@ -12,6 +12,7 @@ VERBS = {
     "train": "RECIPE [--run DIR] [--field VALUE ...]   train, or go on where a run was left",
     "evaluate": "RUN [--data PATH] | RECIPE --model.weights FILE  how good",
     "predict": "RUN IMAGE ... [--json]                 classes and probabilities of images",
+    "export": "RUN FILE.safetensors                    the weights of a run, in timm's layout",
     "recipes": "                                       the shipped recipes",
     "models": "[NAME] [--filter PATTERN]               the networks, or the layers of one",
     "data": "prepare|check|show SOURCE ...              write, check, look at a data set",
@@ -58,6 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("imgclf: stopped", file=sys.stderr)
         return 130
+    except ImportError as error:
+        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
+        print("imgclf: stopped", file=sys.stderr, flush=True)
+        os._exit(130)  # half of a compiled module is there: Python could not end well
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -61,7 +61,8 @@ def _run(target: str, options: dict[str, str]) -> list:
         from imgclf.data.remote import at
         from imgclf.training.run import open_to_read
 
-        classes = tuple(json.loads(open_to_read(target)[0].resolved.read_text())["classes"])
+        opened, _ = open_to_read(target, sources=False)
+        classes = tuple(json.loads(opened.resolved.read_text())["classes"])
         path = at(options["data"]).resolve()
         source, said = whole(str(path), options.get("kind", ""), classes)
         name = f"data-{path.name}"

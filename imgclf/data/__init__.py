@@ -116,6 +116,7 @@ _NAMES = {
     "unlabelled": ("Empty",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import final
 
 import numpy as np
 
+from imgclf.data.formats import is_hidden
 from imgclf.data.index import Index, indexed
 from imgclf.data.index_cache import Arrays, digest
 from imgclf.data.names import Names
@@ -115,7 +116,7 @@ class Folder(Source):
         def images() -> Iterable[list[str]]:
             for label, name in enumerate(classes):
                 files = images_of(name) if name in among else []
-                if name in among and not files:
+                if name in among and not files and not self.class_names:
                     raise UserError(
                         f"Every class folder must hold an image "
                         f"({', '.join(e[1:] for e in EXTENSIONS)}); {root / name} holds none"
@@ -211,7 +212,7 @@ def _settled(made: Arrays) -> bool:
 def _class_folders(root: Path) -> list[str]:
     try:
         with os.scandir(root) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+            return sorted(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
     except OSError as error:
         raise UserError(
             f"The `path` of `Folder` must be readable; {root}: {error.strerror}"
@@ -239,7 +240,7 @@ def _walk(folder: str, below: str, above: tuple, images: list[str], times: dict[
             inner = []
             for entry in entries:
                 name = entry.name
-                if name.startswith("."):
+                if is_hidden(name):
                     continue
                 if _is_folder(entry):
                     inner.append(name)

@@ -65,3 +65,8 @@ def is_cut(encoded: bytes) -> bool:
     if kind == "TIFF" and encoded[:4] in (b"II*\0", b"MM\0*"):
         return int.from_bytes(encoded[4:8], "little" if encoded[:1] == b"I" else "big") > size
     return False
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is no part of the data: hidden, or macOS's notes in an archive."""
+    return name.startswith(".") or name == "__MACOSX"

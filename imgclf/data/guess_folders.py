@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from imgclf.data.folder import EXTENSIONS, Folder
+from imgclf.data.formats import is_hidden
 from imgclf.data.guess_tables import faults, has_table, names_folders, names_in, tables
 from imgclf.data.remote import Place, Url
 from imgclf.data.split_names import chosen, is_split
@@ -66,7 +67,7 @@ def inner(folder: Place) -> Sequence[Place]:
         return folder.folders()
     try:
         with os.scandir(folder) as entries:
-            names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+            names = [e.name for e in entries if not is_hidden(e.name) and e.is_dir()]
     except OSError:
         return []
     return [folder / name for name in sorted(names)]

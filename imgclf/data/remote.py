@@ -19,6 +19,7 @@ from typing import IO, Any, TypeVar, final
 from urllib.parse import quote, unquote
 
 from imgclf.data import index_cache
+from imgclf.data.formats import is_hidden
 from imgclf.data.remote_cache import copied
 from imgclf.errors import UserError
 
@@ -188,7 +189,7 @@ class Url:
             name = info["name"].rstrip("/").removeprefix(f"{base}/")
             if is_http:
                 name = "" if "?" in name else unquote(name, errors="surrogateescape")
-            if name and "/" not in name and not name.startswith("."):
+            if name and "/" not in name and not is_hidden(name):
                 found[name] = info
         return dict(sorted(found.items()))
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from imgclf.errors import UserError
 from imgclf.models.network import Network, Outputs
 from imgclf.preprocess import Preprocess
 
@@ -67,6 +68,14 @@ def normalise(images: jax.Array, preprocess: Preprocess) -> jax.Array:
 
 
 def masked_mean(values_b: jax.Array, mask_b: jax.Array) -> jax.Array:
-    """The mean of the values where the mask is True; 0 where it is nowhere."""
+    """The mean of the values where the mask is True; 0 where it is nowhere.
+
+    Raises a `UserError` unless there is one value for each example.
+    """
+    if values_b.shape != mask_b.shape:
+        raise UserError(
+            f"A loss must be one number for each example of the batch, {mask_b.shape}; got numbers "
+            f"of the shape {values_b.shape}"
+        )
     weights = mask_b.astype(jnp.float32)
     return (jnp.where(mask_b, values_b, 0.0)).sum() / jnp.maximum(weights.sum(), 1.0)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,16 +83,29 @@ def load_classifier(
     data = dataclasses.replace(loaded.recipe.data, root=content["data_root"])
     recipe = dataclasses.replace(loaded.recipe, data=data)
     network, classes, image_shape = rebuild(recipe, content)
-    saved = _find(opened, content["best"], checkpoint)
     make = partial(recipe.task.initialise, network)
     shapes = jax.eval_shape(make, jax.random.key(0), _blank(image_shape))
     whole = replicated(make_mesh(Mesh()))
     placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
-    params, model_state = restore_evaluated(saved, placed)
+    params, model_state = _restored(opened, content["best"], checkpoint, placed)
     classifier = Classifier(
         network, recipe.task, classes, image_shape, params, model_state, recipe.data
     )
     return opened, recipe, classifier
+
+
+def _restored(run: Run, best: str, checkpoint: str, like: Any) -> tuple[Params, ModelState]:
+    saved = _find(run, best, checkpoint)
+    while True:
+        try:
+            return restore_evaluated(saved, like)
+        except UserError:
+            raise
+        except Exception:
+            tried, saved = saved, _find(run, best, checkpoint)
+            if saved.step == tried.step:
+                raise
+            # The run goes on, and has deleted that checkpoint meanwhile.
 
 
 def evaluate(

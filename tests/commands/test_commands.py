@@ -160,6 +160,20 @@ def test_evaluate_takes_other_data_by_their_path(
     assert (Path(trained) / "predictions" / "data-mine" / "metrics.json").is_file()
 
 
+def test_exported_weights_are_evaluated_as_the_run_is(imgclf: Command, trained: str) -> None:
+    ended = imgclf("export", trained, "digits.safetensors")
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out == "cnn with 10 classes, 65,834 parameters: digits.safetensors\n"
+    run = json.loads(imgclf("evaluate", trained, "--json").out)
+    words = ("evaluate", "digits", "--model.weights", "digits.safetensors", "--json")
+    assert json.loads(imgclf(*words).out) == run
+    assert imgclf("export", trained, "x.bin").status == imgclf("export", trained).status == 2
+    before = imgclf("export", trained, "before.npz", "--checkpoint", "12")
+    assert before.status == 0
+    ended = imgclf(*words[:3], "before.npz", "--json")
+    assert json.loads(ended.out) != run
+
+
 def test_predict_tells_the_likeliest_classes(
     imgclf: Command, trained: str, photos: Callable[..., Path]
 ) -> None:
@@ -206,6 +220,10 @@ def test_class_folders_are_trained_on_by_their_path_and_found_again(
     ended = imgclf("predict", "run", str(folder / "ant"), "--json", "--top", "9")
     rows = json.loads(ended.out)
     assert len(rows) == 10 and all(set(row["probabilities"]) == {"ant", "bee"} for row in rows)
+    # Where those it was trained on have moved, others can still be named.
+    other = folder.rename(folder.with_name("elsewhere"))
+    ended = imgclf("evaluate", "run", "--data", str(other))
+    assert (ended.status, ended.err) == (0, "") and "of 20 right" in ended.out
 
 
 def test_a_tfds_data_set_on_disk_is_trained_on_by_its_path(imgclf: Command, insects: Path) -> None:

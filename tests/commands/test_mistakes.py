@@ -22,7 +22,10 @@ SMALL = ("--model.network", "cnn", "--model.options.width", "4", "--model.prepro
     ("command", "said"),
     [
         ("trian digits", "Unknown command 'trian'; did you mean 'train'?"),
-        ("--versoin", "Unknown command '--versoin'; there are: data, evaluate, models, predict,"),
+        (
+            "--versoin",
+            "Unknown command '--versoin'; there are: data, evaluate, export, models, pre",
+        ),
         ("train", "takes one recipe (see imgclf recipes); got none"),
         ("train digit", "Unknown recipe 'digit'; did you mean 'digits'?"),
         ("show imagenete", "Unknown recipe 'imagenete'; did you mean 'imagenette'?"),

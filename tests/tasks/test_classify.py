@@ -1,7 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from imgclf.errors import UserError
 from imgclf.losses import SigmoidCrossEntropy
 from imgclf.models import create
 from imgclf.preprocess import IMAGENET, Preprocess
@@ -20,6 +22,12 @@ def test_masked_rows_count_nowhere_even_if_they_are_not_finite() -> None:
     values = jnp.array([1.0, jnp.nan, 3.0, jnp.inf])
     assert masked_mean(values, jnp.array([True, False, True, False])) == 2
     assert masked_mean(values, jnp.zeros(4, bool)) == 0
+
+
+@pytest.mark.parametrize("shape", [(), (4, 1), (4, 10), (1,)])
+def test_a_loss_that_is_not_one_number_an_example_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"example of the batch, \(4,\); got numbers of the shape"):
+        masked_mean(jnp.zeros(shape), jnp.ones(4, bool))
 
 
 def batch(soft: bool) -> dict:

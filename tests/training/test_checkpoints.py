@@ -11,14 +11,17 @@ import optax
 import pytest
 
 from imgclf.errors import UserError
+from imgclf.training import saved as afterwards
 from imgclf.training.checkpoints import (
     Checkpoints,
+    Saved,
     newest,
     restore,
     restore_evaluated,
     score,
 )
 from imgclf.training.manifest import verify
+from imgclf.training.run import Run
 from imgclf.training.state import State
 
 
@@ -207,3 +210,21 @@ def test_a_checkpoint_of_another_format_says_so(tmp_path: Path) -> None:
     checkpoints.annotate(1, metadata() | {"format": 99})
     with pytest.raises(UserError, match="has format 99; this version reads format 1"):
         restore(checkpoints.all()[0], state(0))
+
+
+def test_a_checkpoint_that_the_run_deletes_while_it_is_read_gives_way_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = [Saved(step, Path(f"{step:08d}"), {}) for step in (8, 12, 12)]
+
+    def restored(saved: Saved, like: object) -> int:
+        if saved.step < 12:
+            raise FileNotFoundError(saved.folder)
+        return saved.step
+
+    monkeypatch.setattr(afterwards, "_find", lambda *_: there.pop(0))
+    monkeypatch.setattr(afterwards, "restore_evaluated", restored)
+    assert afterwards._restored(Run(Path("run")), "", "last", {}) == 12
+    there[:] = [Saved(4, Path("00000004"), {})] * 2  # it is there, and cannot be read
+    with pytest.raises(FileNotFoundError):
+        afterwards._restored(Run(Path("run")), "", "last", {})
