@@ -78,6 +78,11 @@ class Network:
         Raises a `UserError` for images that are smaller than the network takes.
         """
         shape = self._checked(images_bhwc)
+        if min(shape[1:3]) < self.minimum_size:
+            raise UserError(
+                f"The `images` of `{self.name}` must be at least {self.minimum_size} x "
+                f"{self.minimum_size} px; got {shape[1]} x {shape[2]}"
+            )
         variables = _initial_variables(self.module, shape, self.dtype, key)
         return variables.pop("params", {}), variables
 
@@ -85,11 +90,6 @@ class Network:
         shape = tuple(images_bhwc.shape)
         if len(shape) != 4:
             raise UserError(f"The `images` of `{self.name}` must be (b, h, w, c); got {shape}")
-        if min(shape[1:3]) < self.minimum_size:
-            raise UserError(
-                f"The `images` of `{self.name}` must be at least {self.minimum_size} x "
-                f"{self.minimum_size} px; got {shape[1]} x {shape[2]}"
-            )
         return shape
 
     def apply(
@@ -105,8 +105,7 @@ class Network:
         """(outputs, model_state after them) for images that are already normalised.
 
         `key` feeds dropout and is only needed in training. `capture` names submodules by their
-        path, such as "layer1" or "layer2.0"; what they returned is in `outputs.captured`. Raises a
-        `UserError` for images that are smaller than the network takes.
+        path, such as "layer1" or "layer2.0"; what they returned is in `outputs.captured`.
         """
         self._checked(images_bhwc)
         images_bhwc = jnp.asarray(images_bhwc, self.dtype)

@@ -42,10 +42,8 @@ class Embed(nn.Module):
                     f"are for (={stored[1]}); got {x.shape[2]}"
                 )
             conv = partial(Conv, kernel=(1, x.shape[2]), padding=0)
-        elif self.tokens == "patches":
-            conv = partial(Conv, kernel=self.patch, stride=self.patch, padding="SAME")
         else:
-            raise UserError(f"The `tokens` must be rows or patches; got {self.tokens!r}")
+            conv = partial(Conv, kernel=self.patch, stride=self.patch, padding="SAME")
         y = conv(self.features, use_bias=True, kernel_init=linear_uniform, name="proj")(x)
         return y.reshape(len(y), -1, self.features)
 

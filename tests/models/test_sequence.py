@@ -57,5 +57,7 @@ def test_the_width_of_images_read_by_rows_is_fixed_and_of_others_is_not(answer, 
 
 
 def test_unknown_tokens_are_refused():
-    with pytest.raises(UserError, match="must be rows or patches; got 'columns'"):
+    with pytest.raises(
+        UserError, match="Unknown tokens of gru 'columns'; there are: patches, rows"
+    ):
         models.create("gru", 3, tokens="columns").initialise(KEY, jnp.ones((1, 8, 8, 1)))
