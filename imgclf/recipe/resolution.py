@@ -175,13 +175,16 @@ def build(
     for name in taken & model.options.keys():
         raise UserError(f"`{name}` is none of a network's `options`; it is said elsewhere")
     channels = source_shape[2] if source_shape else 3
-    from imgclf.models import preprocess_with  # with JAX, which reading a recipe does not need
+    preprocess = model.preprocess
+    if model.weights:
+        from imgclf.models import preprocess_with
 
+        preprocess = preprocess_with(model.weights, preprocess)
     network = create(
         model.network,
         num_classes=num_classes,
         dtype=model.dtype,
-        preprocess=preprocess_with(model.weights, model.preprocess),
+        preprocess=preprocess,
         in_channels=channels,
         **model.options,
     )
