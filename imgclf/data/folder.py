@@ -116,7 +116,7 @@ class Folder(Source):
         def images() -> Iterable[list[str]]:
             for label, name in enumerate(classes):
                 files = images_of(name) if name in among else []
-                if name in among and not files and not self.class_names:
+                if name in among and not files:
                     raise UserError(
                         f"Every class folder must hold an image "
                         f"({', '.join(e[1:] for e in EXTENSIONS)}); {root / name} holds none"

@@ -92,7 +92,7 @@ class Reader:
         if self.preprocess.size and isinstance(self.geometry, Planned):
             pixels: _Pixels = begin(partial(self._plan, position), record, exif=self.exif)
         else:
-            pixels = lambda: (decode(record, exif=self.exif), None)  # noqa: E731
+            pixels = partial(_decoded, record, self.exif)
         return partial(self._finished, i, position, True, pixels)
 
     def _finished(self, i: int, position: int, encoded: bool, pixels: _Pixels) -> np.ndarray:
@@ -158,6 +158,10 @@ def generator(seed: int, position: int) -> np.random.Generator:
     _mine.state["state"]["key"][:] = seed, position
     _mine.generator.bit_generator.state = _mine.state
     return _mine.generator
+
+
+def _decoded(encoded: bytes, exif: bool) -> tuple[np.ndarray, None]:
+    return decode(encoded, exif=exif), None
 
 
 def _raise(error: Exception) -> Any:

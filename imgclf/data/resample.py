@@ -99,29 +99,24 @@ def _turn(image, top, bottom, left, count, out):
     last = bottom - 1  # again and again, where eight rows reach beyond
     pixels = image.reshape(-1)
     lanes, groups = out.reshape(-1), _u64(out.shape[1])
-    low, high = np.empty(_COLUMNS, np.uint32), np.empty(_COLUMNS, np.uint32)
+    halves = np.empty((2, _COLUMNS), np.uint32)
     at = np.empty(8, np.uint64)
     for column in range(0, count, _COLUMNS):
         some = _u64(min(_COLUMNS, count - column))
         for group in range(out.shape[1]):
             for row in range(8):
                 at[row] = min(top + 8 * group + row, last) * image.shape[1] + left + column
-            a, b, c, d = at[0], at[1], at[2], at[3]
-            for x in range(some):
-                low[x] = (
-                    _u32(pixels[a + x])
-                    | _u32(pixels[b + x]) << 8
-                    | _u32(pixels[c + x]) << 16
-                    | _u32(pixels[d + x]) << 24
-                )
-            a, b, c, d = at[4], at[5], at[6], at[7]
-            for x in range(some):
-                high[x] = (
-                    _u32(pixels[a + x])
-                    | _u32(pixels[b + x]) << 8
-                    | _u32(pixels[c + x]) << 16
-                    | _u32(pixels[d + x]) << 24
-                )
+            for half in range(2):
+                four, row = halves[half], 4 * half
+                a, b, c, d = at[row], at[row + 1], at[row + 2], at[row + 3]
+                for x in range(some):
+                    four[x] = (
+                        _u32(pixels[a + x])
+                        | _u32(pixels[b + x]) << 8
+                        | _u32(pixels[c + x]) << 16
+                        | _u32(pixels[d + x]) << 24
+                    )
+            low, high = halves[0], halves[1]
             first = _u64(column * out.shape[1] + group)
             for x in range(some):
                 lanes[first + x * groups] = _u64(low[x]) | _u64(high[x]) << _u64(32)

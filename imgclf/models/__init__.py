@@ -113,9 +113,10 @@ def _check_options(name: str, function: Callable[..., Any], options: Mapping[str
         kinds = get_args(parameters[option].annotation)
         if get_origin(parameters[option].annotation) is Literal and value not in kinds:
             raise unknown(f"{option} of {name}", value, kinds)
-        if option in _RATES and not 0 <= value < 1:
+        if option in _RATES and not (isinstance(value, (int, float)) and 0 <= value < 1):
             raise UserError(
-                f"The `{option}` of {name} must be a share, at least 0 and less than 1; got {value}"
+                f"The `{option}` of {name} must be a share, at least 0 and less than 1; "
+                f"got {value!r}"
             )
 
 

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from imgclf import __version__
-from imgclf.commands import VERBS
+from imgclf.commands import VERBS, main
 from imgclf.recipe import describe, load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -295,3 +296,26 @@ recipe = Recipe(
     assert abs(sum(shares.values()) - 1) > 0.05
     line = refused("train", "digits", "--data.train", str(table))
     assert "have several labels" in line and "SigmoidCrossEntropy" in line
+
+
+def test_an_interrupt_that_an_import_makes_its_own_error_of_ends_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    def absent(name: str) -> None:
+        raise ImportError("no module")
+
+    commands = sys.modules["imgclf.commands"]
+    monkeypatch.setattr(commands, "importlib", SimpleNamespace(import_module=interrupted))
+    monkeypatch.setattr("os._exit", sys.exit)
+    with pytest.raises(SystemExit, match="130"):
+        main(["recipes"])
+    assert capsys.readouterr().err == "imgclf: stopped\n"
+    monkeypatch.setattr(commands, "importlib", SimpleNamespace(import_module=absent))
+    with pytest.raises(ImportError, match="no module"):
+        main(["recipes"])

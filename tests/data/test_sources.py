@@ -200,12 +200,12 @@ def test_a_folder_without_some_classes_keeps_the_places_of_the_others(class_fold
     assert source.classes == ("ant", "bee", "cat")
 
 
-def test_an_empty_folder_of_a_known_class_and_notes_of_an_archive_are_no_mistake(class_folders):
-    root = class_folders("val", ant=2, bee=0)
+def test_the_notes_that_macos_puts_into_archives_are_no_class(class_folders):
+    root = class_folders("val", ant=2, bee=1)
     (root / "__MACOSX").mkdir()
     (root / "__MACOSX" / "x.png").write_bytes(b"no image")
-    assert Folder(str(root), class_names=("ant", "bee")).labels().tolist() == [0, 0]
-    assert len(Images(str(root))) == 2
+    assert Folder(str(root)).labels().tolist() == [0, 0, 1]
+    assert len(Images(str(root))) == 3
 
 
 def test_a_folder_says_what_is_wrong_with_it(class_folders, tmp_path):

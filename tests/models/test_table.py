@@ -40,6 +40,7 @@ def test_everything_listed_can_be_had():
         ({"attention": "cbam"}, "Unknown attention of resnet18 'cbam'"),
         ({"antialias": "blurr"}, "Unknown antialias of resnet18 'blurr'; did you mean 'blur'?"),
         ({"drop_rate": 1.5}, "The `drop_rate` of resnet18 must be a share, at least 0 and less"),
+        ({"drop_rate": "abc"}, "The `drop_rate` of resnet18 must be a share, at least 0 and less"),
         ({"stochastic_depth": -0.5}, "The `stochastic_depth` of resnet18 must be a share, at lea"),
     ],
 )
