@@ -49,6 +49,8 @@ class Signals:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.at_once = True
+        self._said = threading.Lock()  # held until the first signal's line has been written
+        self._said.acquire()
         self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> "Signals":
@@ -73,6 +75,8 @@ class Signals:
     def check(self) -> None:
         """Raises `Stopped` if a signal has come and nothing has been learned yet."""
         if self.at_once and self.received is not None:
+            if self._said.acquire(timeout=1):  # the process may end before the listener's turn
+                self._said.release()
             raise Stopped(self.received, agreed=False)
 
     def learns(self) -> None:
@@ -81,7 +85,7 @@ class Signals:
         self.at_once = False
 
     def _listen(self, wakened: socket.socket) -> None:
-        interrupted = False
+        interrupted = said = False
         with wakened:
             while number := wakened.recv(1):
                 if number[0] not in self.NOTED:
@@ -95,6 +99,9 @@ class Signals:
                 again = ", again to leave at once" if received is signal.SIGINT else ""
                 os.write(2, f"{received.name}: {doing}{again}\n".encode())
                 self.received = received
+                if not said:
+                    self._said.release()
+                    said = True
 
     def _obey(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
