@@ -44,6 +44,12 @@ __all__ = [
 ]
 
 _RATES = ("drop_rate", "stochastic_depth")
+_KINDS: Mapping[Any, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "a text"),
+}
 _LAZY = {
     "reset_classifier": "classifier",
     "stack": "depth",
@@ -72,7 +78,8 @@ def create(
 
     `dtype` is the type of its computation, `float32` or `bfloat16`. Empty fields of `preprocess`
     are filled with the network's own. `options` are fields of its module, such as `drop_rate` and
-    `stochastic_depth`. Raises a `UserError` for an unknown name, type or option.
+    `stochastic_depth`; where it has an `image_size`, the images are of that size. Raises a
+    `UserError` for an unknown name, type or option.
     """
     from imgclf.models.network import Network
 
@@ -92,7 +99,7 @@ def create(
     _check_options(name, function, options)
     return Network(
         module=function(num_classes, **options),
-        preprocess=preprocess.over(line.preprocess),
+        preprocess=preprocess.over(Preprocess(options.get("image_size", 0))).over(line.preprocess),
         num_classes=num_classes,
         name=name,
         minimum_size=line.minimum_size,
@@ -110,14 +117,18 @@ def _check_options(name: str, function: Callable[..., Any], options: Mapping[str
     for option, value in options.items():
         if option not in accepted:
             raise unknown(f"option of {name}", option, accepted)
-        kinds = get_args(parameters[option].annotation)
-        if get_origin(parameters[option].annotation) is Literal and value not in kinds:
+        annotation = parameters[option].annotation
+        kinds = get_args(annotation)
+        if get_origin(annotation) is Literal and value not in kinds:
             raise unknown(f"{option} of {name}", value, kinds)
         if option in _RATES and not (isinstance(value, (int, float)) and 0 <= value < 1):
             raise UserError(
                 f"The `{option}` of {name} must be a share, at least 0 and less than 1; "
                 f"got {value!r}"
             )
+        kind, wanted = _KINDS.get(annotation, (object, ""))
+        if not isinstance(value, kind):
+            raise UserError(f"The `{option}` of {name} must be {wanted}; got {value!r}")
 
 
 def __getattr__(name: str) -> Any:

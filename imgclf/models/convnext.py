@@ -1,9 +1,11 @@
 """ConvNeXt (arXiv:2201.03545) and ConvNeXt V2 (arXiv:2301.00808), under timm's names."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from imgclf.models.layers import (
@@ -18,10 +20,23 @@ from imgclf.models.layers import (
     truncated_normal,
 )
 from imgclf.models.network import Outputs
+from imgclf.models.torchvision import Names, renamed
 
 _ZEROS = nn.initializers.zeros
 _conv = partial(Conv, use_bias=True, kernel_init=truncated_normal(), bias_init=_ZEROS)
 _dense = partial(Dense, kernel_init=truncated_normal(), bias_init=_ZEROS)
+_TORCHVISION: Names = (
+    (r"^features\.0\.", "stem."),
+    (r"^features\.([1357])\.", lambda m: f"stages.{int(m[1]) // 2}.blocks."),
+    (r"^features\.([246])\.", lambda m: f"stages.{int(m[1]) // 2}.downsample."),
+    (r"\.block\.0\.", ".conv_dw."),
+    (r"\.block\.2\.", ".norm."),
+    (r"\.block\.3\.", ".mlp.fc1."),
+    (r"\.block\.5\.", ".mlp.fc2."),
+    (r"\.layer_scale$", ".gamma"),
+    (r"^classifier\.0\.", "head.norm."),
+    (r"^classifier\.2\.", "head.fc."),
+)
 
 
 class Perceptron(nn.Module):
@@ -182,6 +197,15 @@ class ConvNeXt(nn.Module):
     @property
     def stages(self) -> tuple[str, ...]:
         return tuple(f"stages.{i}" for i in range(len(self.depths)))
+
+    @nn.nowrap
+    def from_file(self, stored: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The arrays of a file; those of torchvision's same network under timm's names."""
+        found = renamed(stored, _TORCHVISION)
+        for name, array in found.items():
+            if name.endswith(".gamma"):  # there (features, 1, 1)
+                found[name] = array.reshape(-1)
+        return found
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -144,6 +144,8 @@ class ConvBlock(nn.Module):
     style: Style
     rate: float = 0.0
 
+    layers: ClassVar[tuple[str, ...]] = ("conv", "bn1")
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         row, style = self.row, self.style
@@ -159,6 +161,8 @@ class DepthwiseSeparable(nn.Module):
     row: Row
     style: Style
     rate: float = 0.0
+
+    layers: ClassVar[tuple[str, ...]] = ("conv_dw", "bn1", "se", "conv_pw", "bn2")
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -179,6 +183,16 @@ class InvertedResidual(nn.Module):
     style: Style
     rate: float = 0.0
 
+    layers: ClassVar[tuple[str, ...]] = (
+        "conv_pw",
+        "bn1",
+        "conv_dw",
+        "bn2",
+        "se",
+        "conv_pwl",
+        "bn3",
+    )
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         row, style, act = self.row, self.style, activation(self.row.act)
@@ -198,6 +212,8 @@ class EdgeResidual(nn.Module):
     row: Row
     style: Style
     rate: float = 0.0
+
+    layers: ClassVar[tuple[str, ...]] = ("conv_exp", "bn1", "se", "conv_pwl", "bn2")
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

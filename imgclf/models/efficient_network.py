@@ -6,15 +6,18 @@ and as timm builds them. A table has a tuple of rows for each stage; `width` and
 
 import dataclasses
 import math
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import jax
+import numpy as np
 from flax import linen as nn
 
-from imgclf.models.efficient_blocks import Row, Style, Table, rounded
+from imgclf.models.efficient_blocks import EdgeResidual, Row, Style, Table, rounded
 from imgclf.models.layers import Dense, activation, linear_rates, pooled
 from imgclf.models.layers.initial import uniform_within
 from imgclf.models.network import Outputs
+from imgclf.models.torchvision import in_order
 
 
 def scaled(
@@ -147,6 +150,50 @@ class BlockNetwork(nn.Module):
             name=self.classifier,
         )
         return Outputs(classifier(x), features)
+
+    @nn.nowrap
+    def from_file(self, stored: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The arrays of a file; those of torchvision's same network under timm's names.
+
+        Where the norms there have another epsilon, the variances take up the difference.
+        """
+        if "features.0.0.weight" not in stored and "layers.0.weight" not in stored:
+            return stored
+        if self.style.padding:  # torchvision has no network that pads as TensorFlow does
+            return stored
+        found = dict(in_order(stored, list(self._layers())))
+        more = self._torchvisions_epsilon - self.style.epsilon
+        for name, array in found.items():
+            if name.endswith("running_var"):
+                found[name] = array + np.asarray(more, array.dtype)
+            elif name == "conv_head.weight":
+                found[name] = array.reshape(*array.shape[:2], 1, 1)
+        return found
+
+    @property
+    def _torchvisions_epsilon(self) -> float:
+        """0.001 in MobileNetV3, EfficientNetV2 and EfficientNet from B5 on, which is 1.6 wide."""
+        fused = any(row.block is EdgeResidual for rows in self.table for row in rows)
+        large = self.style.act == "silu" and self.width >= 1.6
+        return 1e-3 if self.pool_first or fused or large else 1e-5
+
+    def _layers(self) -> Iterator[str]:
+        """The paths of all layers, in the order in which images pass them."""
+        yield from ("conv_stem", "bn1")
+        table = scaled(self.table, self.width, self.depth, self.style.act, self.least)
+        for i, rows in enumerate(table):
+            for j, row in enumerate(rows):
+                for layer in getattr(row.block, "layers", ()):
+                    if layer != "se":
+                        yield f"blocks.{i}.{j}.{layer}"
+                    elif row.squeeze:
+                        yield f"blocks.{i}.{j}.se.conv_reduce"
+                        yield f"blocks.{i}.{j}.se.conv_expand"
+        if self.head_width:
+            yield "conv_head"
+            if self.head_norm:
+                yield "norm_head" if self.pool_first else "bn2"
+        yield self.classifier
 
     def _head(self, x: jax.Array, style: Style, train: bool) -> jax.Array:
         if not self.head_width:

@@ -107,7 +107,13 @@ class Network:
         `key` feeds dropout and is only needed in training. `capture` names submodules by their
         path, such as "layer1" or "layer2.0"; what they returned is in `outputs.captured`.
         """
-        self._checked(images_bhwc)
+        shape, stem = self._checked(images_bhwc), getattr(self.module, "stem", "")
+        kernel = flatten_dict(params).get((*stem.split("."), "kernel"))
+        if kernel is not None and kernel.shape[-2] != shape[-1]:
+            raise UserError(
+                f"The `images` of `{self.name}` must be (b, h, w, {kernel.shape[-2]}), as its "
+                f"`params`; got {shape}"
+            )
         images_bhwc = jnp.asarray(images_bhwc, self.dtype)
         submodules = set()
 

@@ -2,10 +2,12 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from imgclf.models.layers import (
@@ -20,8 +22,20 @@ from imgclf.models.layers import (
     relu,
 )
 from imgclf.models.network import Outputs
+from imgclf.models.torchvision import Names, renamed
 
 _ZEROS, _ONES = nn.initializers.zeros, nn.initializers.ones
+_TORCHVISION: Names = (
+    (r"^trunk_output\.block(\d)\.block\d-(\d+)", lambda m: f"s{m[1]}.b{int(m[2]) + 1}"),
+    (r"\.f\.a\.", ".conv1."),
+    (r"\.f\.b\.", ".conv2."),
+    (r"\.f\.se\.", ".se."),
+    (r"\.f\.c\.", ".conv3."),
+    (r"\.proj\.", ".downsample."),
+    (r"\b(stem|conv\d|downsample)\.0\.", r"\1.conv."),
+    (r"\b(stem|conv\d|downsample)\.1\.", r"\1.bn."),
+    (r"^fc\.", "head.fc."),
+)
 
 
 class Block(nn.Module):
@@ -117,6 +131,11 @@ class RegNet(nn.Module):
         """Paths of the submodules after each of which the images are half as large."""
         return tuple(f"s{i + 1}" for i in range(len(self.depths)))
 
+    @nn.nowrap
+    def from_file(self, stored: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The arrays of a file; those of torchvision's same network under timm's names."""
+        return renamed(stored, _TORCHVISION)
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         norm = partial(BatchNorm, groups=self.batch_groups)
@@ -140,13 +159,13 @@ class RegNet(nn.Module):
 
 
 def stages_of(
-    initial: int, slope: float, step: float, depth: int, group_size: int
+    initial: int, slope: float, step: float, depth: int, group_size: int, torchvision: bool = False
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(depths, widths) of the stages, by the paper's quantised linear rule (section 3.3).
 
     Block i would be `initial + slope * i` wide; that is rounded to `initial` times a whole power
     of `step`, then to a multiple of 8. Blocks of one width are a stage, whose width at last is
-    rounded to whole groups.
+    rounded to whole groups; where `torchvision`, halves go up, and 0.9 of it is left at least.
 
     >>> stages_of(24, 36.44, 2.49, depth=13, group_size=8)
     ((1, 1, 4, 7), (24, 56, 152, 368))
@@ -155,19 +174,32 @@ def stages_of(
     powers = [round(math.log(width / initial) / math.log(step)) for width in exact]
     counts = Counter(round(initial * step**power / 8) * 8 for power in powers)
     groups = [min(group_size, width) for width in counts]
-    widths = [round(w / group) * group for w, group in zip(counts, groups, strict=True)]
+
+    def whole(count: float) -> int:
+        nearest = int(count + 0.5)
+        return nearest + 1 if nearest < 0.9 * count else nearest
+
+    rounded = whole if torchvision else round
+    widths = [rounded(w / group) * group for w, group in zip(counts, groups, strict=True)]
     return tuple(counts.values()), tuple(widths)
 
 
 def _regnet(
-    initial: int, slope: float, step: float, depth: int, group_size: int, se_ratio: float = 0.0
+    initial: int,
+    slope: float,
+    step: float,
+    depth: int,
+    group_size: int,
+    se_ratio: float = 0.0,
+    torchvision: bool = False,
 ) -> partial[RegNet]:
-    depths, widths = stages_of(initial, slope, step, depth, group_size)
+    depths, widths = stages_of(initial, slope, step, depth, group_size, torchvision)
     return partial(RegNet, depths=depths, widths=widths, group_size=group_size, se_ratio=se_ratio)
 
 
 regnetx_002 = _regnet(24, 36.44, 2.49, depth=13, group_size=8)
 regnetx_004 = _regnet(24, 24.48, 2.54, depth=22, group_size=16)
+regnetx_004_tv = _regnet(24, 24.48, 2.54, depth=22, group_size=16, torchvision=True)
 regnetx_006 = _regnet(48, 36.97, 2.24, depth=16, group_size=24)
 regnetx_008 = _regnet(56, 35.73, 2.28, depth=16, group_size=16)
 regnetx_016 = _regnet(80, 34.01, 2.25, depth=18, group_size=24)
@@ -182,11 +214,15 @@ regnety_002 = _regnet(24, 36.44, 2.49, depth=13, group_size=8, se_ratio=0.25)
 regnety_004 = _regnet(48, 27.89, 2.09, depth=16, group_size=8, se_ratio=0.25)
 regnety_006 = _regnet(48, 32.54, 2.32, depth=15, group_size=16, se_ratio=0.25)
 regnety_008 = _regnet(56, 38.84, 2.4, depth=14, group_size=16, se_ratio=0.25)
+regnety_008_tv = _regnet(56, 38.84, 2.4, depth=14, group_size=16, se_ratio=0.25, torchvision=True)
 regnety_016 = _regnet(48, 20.71, 2.65, depth=27, group_size=24, se_ratio=0.25)
 regnety_032 = _regnet(80, 42.63, 2.66, depth=21, group_size=24, se_ratio=0.25)
 regnety_040 = _regnet(96, 31.41, 2.24, depth=22, group_size=64, se_ratio=0.25)
 regnety_064 = _regnet(112, 33.22, 2.27, depth=25, group_size=72, se_ratio=0.25)
 regnety_080 = _regnet(192, 76.82, 2.19, depth=17, group_size=56, se_ratio=0.25)
+regnety_080_tv = _regnet(192, 76.82, 2.19, depth=17, group_size=56, se_ratio=0.25, torchvision=True)
 regnety_120 = _regnet(168, 73.36, 2.37, depth=19, group_size=112, se_ratio=0.25)
 regnety_160 = _regnet(200, 106.23, 2.48, depth=18, group_size=112, se_ratio=0.25)
 regnety_320 = _regnet(232, 115.89, 2.53, depth=20, group_size=232, se_ratio=0.25)
+regnety_640 = _regnet(352, 147.48, 2.4, depth=20, group_size=328, se_ratio=0.25)
+regnety_1280 = _regnet(456, 160.83, 2.52, depth=27, group_size=264, se_ratio=0.25)

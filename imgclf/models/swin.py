@@ -3,6 +3,7 @@
 Tokens stay images, (b, h, w, d): attention is within windows, which every second block shifts.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
@@ -23,9 +24,19 @@ from imgclf.models.layers import (
     truncated_normal,
 )
 from imgclf.models.network import Outputs
+from imgclf.models.torchvision import Names, renamed
 
 _norm = partial(LayerNorm, epsilon=1e-5)
 _dense = partial(Dense, kernel_init=truncated_normal(), bias_init=nn.initializers.zeros)
+_TORCHVISION: Names = (
+    (r"^features\.0\.0\.", "patch_embed.proj."),
+    (r"^features\.0\.2\.", "patch_embed.norm."),
+    (r"^features\.([1357])\.", lambda m: f"layers.{int(m[1]) // 2}.blocks."),
+    (r"^features\.([246])\.", lambda m: f"layers.{int(m[1]) // 2}.downsample."),
+    (r"\.mlp\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.3\.", ".mlp.fc2."),
+    (r"^head\.(weight|bias)$", r"head.fc.\1"),
+)
 
 
 class WindowAttention(nn.Module):
@@ -234,6 +245,11 @@ class SwinTransformer(nn.Module):
     @property
     def stages(self) -> tuple[str, ...]:
         return tuple(f"layers.{i}" for i in range(len(self.depths)))
+
+    @nn.nowrap
+    def from_file(self, stored: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The arrays of a file; those of torchvision's same network under timm's names."""
+        return renamed(stored, _TORCHVISION)
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:

@@ -168,8 +168,9 @@ TABLE: dict[str, Entry] = {
         32,
         _as(IMAGENET, crop=0.965),
         "regnetx_008 regnetx_016 regnetx_032 regnetx_080 regnetx_160 regnetx_320 "
-        "regnety_004 regnety_016 regnety_320",
+        "regnety_004 regnety_016 regnety_320 regnetx_004_tv regnety_008_tv regnety_080_tv",
     ),
+    **_rows("regnet", 32, _as(IMAGENET, size=384, crop=1.0), "regnety_640 regnety_1280"),
     **_rows(
         "regnet",
         32,

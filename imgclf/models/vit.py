@@ -33,9 +33,23 @@ from imgclf.models.layers import (
     truncated_normal,
 )
 from imgclf.models.network import Outputs
+from imgclf.models.torchvision import Names, renamed
 
 _ZEROS = nn.initializers.zeros
 _ALMOST_ZERO = nn.initializers.normal(1e-6)
+_TORCHVISION: Names = (
+    (r"^class_token$", "cls_token"),
+    (r"^conv_proj\.", "patch_embed.proj."),
+    (r"^encoder\.pos_embedding$", "pos_embed"),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.self_attention\.in_proj_", ".attn.qkv."),
+    (r"\.self_attention\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),
+    (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
+    (r"^encoder\.ln\.", "norm."),
+    (r"^heads\.head\.", "head."),
+)
 
 
 class Block(nn.Module):
@@ -246,8 +260,10 @@ class VisionTransformer(nn.Module):
     def from_file(self, stored: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """The arrays of a file with position embeddings for this network's grid of patches.
 
-        A class token that has no position in the file gets one of zeros.
+        A class token that has no position in the file gets one of zeros. torchvision's arrays get
+        timm's names.
         """
+        stored = renamed(stored, _TORCHVISION)
         positions = stored.get("pos_embed")
         if positions is None or positions.ndim != 3:
             return stored

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from imgclf.errors import UserError
@@ -32,6 +32,7 @@ from imgclf.models.big_vision import as_pytorch
 from imgclf.models.classifier import classifiers
 from imgclf.models.depth import stack, unstack
 from imgclf.models.network import Network, Tree
+from imgclf.models.torchvision import preprocess_of
 from imgclf.preprocess import Interpolation, Preprocess
 
 HUB = "hf-hub:"
@@ -246,9 +247,14 @@ def _with_inputs(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def preprocess_with(path: str | Path, preprocess: Preprocess) -> Preprocess:
-    """`preprocess`, its empty fields as timm's `config.json` beside weights on the hub has them."""
-    if not str(path).startswith(HUB) or all(dataclasses.astuple(preprocess)):
+    """`preprocess`, its empty fields as these weights were trained, so far as that is known.
+
+    Beside weights on the hub timm's `config.json` says it; torchvision's have names that do.
+    """
+    if all(dataclasses.astuple(preprocess)):
         return preprocess
+    if not str(path).startswith(HUB):
+        return preprocess.over(preprocess_of(_names(Path(path))))
     try:
         content = json.loads(_downloaded(str(path), "config.json").read_text())
     except (UserError, ValueError):  # the weights may be there without it
@@ -264,6 +270,18 @@ def preprocess_with(path: str | Path, preprocess: Preprocess) -> Preprocess:
         std=tuple(stated.get("std") or ()),
     )
     return preprocess.over(theirs)
+
+
+def _names(path: Path) -> list[str]:
+    """Those of a file's arrays; none if it cannot be read, which `read` says."""
+    try:
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return list(file)
+        with safe_open(path, "numpy") as file:
+            return list(file.keys())
+    except _DAMAGED:
+        return []
 
 
 def _downloaded(path: str, file: str = "model.safetensors") -> Path:

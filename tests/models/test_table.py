@@ -41,6 +41,7 @@ def test_everything_listed_can_be_had():
         ({"antialias": "blurr"}, "Unknown antialias of resnet18 'blurr'; did you mean 'blur'?"),
         ({"drop_rate": 1.5}, "The `drop_rate` of resnet18 must be a share, at least 0 and less"),
         ({"drop_rate": "abc"}, "The `drop_rate` of resnet18 must be a share, at least 0 and less"),
+        ({"width": "abc"}, "The `width` of resnet18 must be a whole number; got 'abc'"),
         ({"stochastic_depth": -0.5}, "The `stochastic_depth` of resnet18 must be a share, at lea"),
     ],
 )
@@ -70,6 +71,8 @@ def test_a_recipes_preprocessing_goes_before_the_tables():
     network = models.create("resnet18", 10, preprocess=Preprocess(size=96))
     assert network.preprocess.size == 96
     assert network.preprocess.mean == (0.485, 0.456, 0.406)
+    larger = models.create("vit_tiny_patch16_224", 10, image_size=384)
+    assert (larger.preprocess.size, larger.image_shape) == (384, (384, 384, 3))
 
 
 def test_a_persons_function_makes_a_network_with_its_options():
