@@ -343,6 +343,8 @@ def _listed(what: str, which: Sequence[str]) -> str:
 
 def _not_a_format(path: Path) -> UserError:
     advice = "; convert it to safetensors first" if path.suffix != "" else ""
+    if path.is_dir():
+        advice = f"; if that is a run: imgclf export {path} FILE"
     return UserError(
         f"The `weights` must be a .safetensors or .npz file (loading one never runs code); got "
         f"{str(path)!r}{advice}"

@@ -227,6 +227,7 @@ def test_weights_that_do_not_fit_are_refused(refused: Refused, tmp_path: Path) -
         ("other.safetensors", "must have its names and shapes; got 'other.safetensors' with "),
         ("cut.safetensors", "must be a readable safetensors file"),
         ("resnet18.pth", "(loading one never runs code); got 'resnet18.pth'; convert it"),
+        (".", "got '.'; if that is a run: imgclf export . FILE"),
     ):
         assert said in refused("train", "digits", "--run", "run", "--model.weights", name)
         assert said in refused("evaluate", "digits", "--model.weights", name)
