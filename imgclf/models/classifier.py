@@ -9,7 +9,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from imgclf.errors import UserError
-from imgclf.models.network import Network, Tree
+from imgclf.models.network import Network, Tree, channels_of
 
 _DOUBLED = 8  # times, at most, is the size of images that a classifier's width is looked for at
 
@@ -45,8 +45,7 @@ def reset_classifier(
         raise UserError(f"The `num_classes` of a network must be at least 1; got {num_classes}")
     module = network.module.clone(num_classes=num_classes)
     other = dataclasses.replace(network, module=module, num_classes=num_classes)
-    stem = flatten_dict(params).get((*getattr(module, "stem", "").split("."), "kernel"))
-    channels = network.in_channels if stem is None else stem.shape[-2]
+    channels = channels_of(module, params) or network.in_channels
     paths = tuple(tuple(head.split(".")) for head in heads)
 
     def fresh(side: int, key: jax.Array) -> dict:

@@ -36,6 +36,16 @@ class Outputs:
     """What the submodules named in `capture` returned, in the network's computation type."""
 
 
+def channels_of(module: nn.Module, params: Tree) -> int | None:
+    """Channels of the images that the parameters are for; None where `stem` does not say which."""
+    found: Any = params
+    for part in (*getattr(module, "stem", "").split("."), "kernel"):
+        if not isinstance(found, Mapping) or part not in found:
+            return None
+        found = found[part]
+    return found.shape[-2]
+
+
 @dataclass(frozen=True)
 class Network:
     """A Linen module as a pair of pure functions, with what belongs to it. Hashes by value.
@@ -107,12 +117,11 @@ class Network:
         `key` feeds dropout and is only needed in training. `capture` names submodules by their
         path, such as "layer1" or "layer2.0"; what they returned is in `outputs.captured`.
         """
-        shape, stem = self._checked(images_bhwc), getattr(self.module, "stem", "")
-        kernel = flatten_dict(params).get((*stem.split("."), "kernel"))
-        if kernel is not None and kernel.shape[-2] != shape[-1]:
+        shape, channels = self._checked(images_bhwc), channels_of(self.module, params)
+        if channels not in (None, shape[-1]):
             raise UserError(
-                f"The `images` of `{self.name}` must be (b, h, w, {kernel.shape[-2]}), as its "
-                f"`params`; got {shape}"
+                f"The `images` of `{self.name}` must be (b, h, w, {channels}), as its `params`; "
+                f"got {shape}"
             )
         images_bhwc = jnp.asarray(images_bhwc, self.dtype)
         submodules = set()

@@ -158,10 +158,15 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             f"The `weights` must be a readable {path.suffix[1:]} file; got {str(path)!r}: "
             f"{' '.join(str(error).split())}"
         ) from error
-    for wrapper in _WRAPPERS:
-        if arrays and all(name.startswith(wrapper) for name in arrays):
-            arrays = {name.removeprefix(wrapper): array for name, array in arrays.items()}
+    arrays = dict(zip(_unwrapped(list(arrays)), arrays.values(), strict=True))
     return {k: v for k, v in arrays.items() if k.rpartition(".")[2] not in _BUFFERS}
+
+
+def _unwrapped(names: list[str]) -> list[str]:
+    for wrapper in _WRAPPERS:
+        if all(name.startswith(wrapper) for name in names):
+            names = [name.removeprefix(wrapper) for name in names]
+    return names
 
 
 def _fitted(
@@ -254,7 +259,7 @@ def preprocess_with(path: str | Path, preprocess: Preprocess) -> Preprocess:
     if all(dataclasses.astuple(preprocess)):
         return preprocess
     if not str(path).startswith(HUB):
-        return preprocess.over(preprocess_of(_names(Path(path))))
+        return preprocess.over(preprocess_of(_unwrapped(_names(Path(path)))))
     try:
         content = json.loads(_downloaded(str(path), "config.json").read_text())
     except (UserError, ValueError):  # the weights may be there without it

@@ -134,6 +134,13 @@ def test_logits_of_another_shape_are_refused():
         network.apply(params, model_state, IMAGES, train=False)
 
 
+def test_images_of_other_channels_than_the_weights_are_refused():
+    network = models.create("cnn", 10, width=4)
+    params, model_state = network.initialise(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    with pytest.raises(UserError, match=r"must be \(b, h, w, 3\), as its `params`; got \(1, 3, 8"):
+        network.apply(params, model_state, jnp.zeros((1, 3, 8, 8)), train=False)
+
+
 def test_images_of_another_rank_are_refused_when_it_is_applied_too(mine):
     network, params, model_state = mine
     with pytest.raises(UserError, match=r"must be \(b, h, w, c\); got \(8, 8, 3\)$"):

@@ -316,6 +316,10 @@ def test_images_are_normalised_as_torchvisions_weights_were_trained(tmp_path):
     written_as(VIT, read(tmp_path / "ours.safetensors"), tmp_path / "theirs.safetensors")
     stated = models.preprocess_with(tmp_path / "theirs.safetensors", Preprocess(crop=0.9))
     assert stated == Preprocess(crop=0.9, mean=IMAGENET.mean, std=IMAGENET.std)
+    wrapped = {f"module.{name}": x for name, x in read(tmp_path / "theirs.safetensors").items()}
+    save_file(wrapped, tmp_path / "wrapped.safetensors")
+    stated = models.preprocess_with(tmp_path / "wrapped.safetensors", Preprocess())
+    assert stated == Preprocess(mean=IMAGENET.mean, std=IMAGENET.std)
     assert models.preprocess_with(tmp_path / "absent.npz", Preprocess()) == Preprocess()
     own = Preprocess(mean=(0.5,), std=(0.5,))
     assert models.preprocess_with(tmp_path / "theirs.safetensors", own) == own
