@@ -47,8 +47,8 @@ class Round:
     steps: int
     wall: float
     host: float
-    """Of the main thread's processor time, to hand the steps to the device, and on CPU what XLA
-    computes right there."""
+    """Of the main thread's processor time for each step of the first dispatch, which an idle device
+    takes at once: later ones may find its queue full. On CPU, XLA may compute right there."""
     waited: float
     """For batches."""
 
@@ -89,7 +89,7 @@ class Ours:
         while self._done[kind] < first + steps:
             done, since = self._done[kind], time.thread_time()
             self._state, metrics = runner.run(self._state, done, done + runner.size)
-            host += time.thread_time() - since  # without the wait below, which may be a busy one
+            host = host or (time.thread_time() - since) / runner.size
             self._done[kind] += runner.size
             under_way.append(metrics)
             if len(under_way) > AHEAD:
@@ -145,13 +145,15 @@ class Prediction:
     def round(self, steps: int) -> Round:
         """Predicts the batch so many times."""
         under_way: list[jax.Array] = []
-        before, host = time.perf_counter(), time.thread_time()
+        before, host = time.perf_counter(), 0.0
         for _ in range(steps):
+            since = time.thread_time()
             under_way.append(self.compiled(*self._arguments))
+            host = host or time.thread_time() - since
             if len(under_way) > AHEAD:
                 under_way.pop(0).block_until_ready()
         jax.block_until_ready(under_way)
-        return Round(steps, time.perf_counter() - before, time.thread_time() - host, 0.0)
+        return Round(steps, time.perf_counter() - before, host, 0.0)
 
     def memory(self) -> dict[str, int]:
         return memory(self.compiled)

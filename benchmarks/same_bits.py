@@ -3,10 +3,10 @@
     python benchmarks/same_bits.py digits --deterministic True
     python benchmarks/same_bits.py imagenette --steps 200 --data.train PATH --deterministic True
 
-Three runs of the recipe, each in processes of its own: one, the same again, and one that is
-stopped by SIGTERM half way and goes on. Every step's metrics and the last weights of the other two
-are compared with the first one's; status 1: they differ. Other options change the recipe, as in
-`train`.
+Four runs of the recipe, each in processes of its own: one, the same again, one that is stopped by
+SIGTERM half way and goes on, and one by SIGKILL. Every step's metrics and the last weights of the
+others are compared with the first one's; status 1: they differ. Other options change the recipe, as
+in `train`.
 """
 
 import argparse
@@ -25,16 +25,17 @@ import numpy as np
 
 from imgclf.training.saved import load_classifier
 
+SIGNALS = {"stopped": signal.SIGTERM, "killed": signal.SIGKILL}
 
-def train(command: Sequence[str], stop_after: int = 0) -> None:
-    """Runs the command; if it should stop, sends SIGTERM when the line of that step is read."""
+
+def train(command: Sequence[str], stop_after: int = 0, by: signal.Signals | None = None) -> None:
+    """Runs the command; sends the signal `by`, if any, when the line of that step is read."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if stop_after and line.startswith(f"step {stop_after}/"):
-                process.send_signal(signal.SIGTERM)
-                stop_after = 0
-    if process.returncode not in (0, 128 + signal.SIGTERM):
+            if by and line.startswith(f"step {stop_after}/"):
+                process.send_signal(by)
+    if process.returncode not in ((0, 128 + by, -by) if by else (0,)):
         raise SystemExit(f"status {process.returncode}: {' '.join(command)}")
 
 
@@ -76,15 +77,17 @@ def main() -> None:
     words, rest = parser.parse_known_args()
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # this process has the device as well
     with tempfile.TemporaryDirectory() as folder:
-        runs = {name: Path(folder) / name for name in ("whole", "again", "stopped")}
+        runs = {name: Path(folder) / name for name in ("whole", "again", "stopped", "killed")}
         for name, run in runs.items():
             command = [sys.executable, "-m", "imgclf", "train", words.recipe, "--run", str(run)]
-            command += ["--length", f"{words.steps}steps", "--log.every", "1steps", *rest]
-            if name == "stopped":
-                train(command, stop_after=words.steps // 2)
+            command += ["--length", f"{words.steps}steps", "--log.every", "1steps"]
+            command += ["--checkpoint.every", f"{max(1, words.steps // 5)}steps", *rest]
+            if name in SIGNALS:
+                train(command, words.steps // 2, SIGNALS[name])
             train(command)
         device = jax.devices()[0].device_kind
-        found = {name: compare(runs[name], runs["whole"]) for name in ("again", "stopped")}
+        whole = runs.pop("whole")
+        found = {name: compare(run, whole) for name, run in runs.items()}
     print(f"{words.recipe}, {words.steps} steps, {device}, jax {jax.__version__}")
     for name, difference in found.items():
         print(f"{name}: {difference or 'the same bits'}")
