@@ -16,8 +16,9 @@ from imgclf.models.layers.plain import on_cpu
 
 
 def shared_out(x: jax.Array) -> jax.Array:
-    """(b, ...) as (shares, images of a share, ...)."""
-    shares = max(1, math.gcd(len(x), 16) // 2)
+    """(b, ...) as (shares, images of a share, ...): up to eight of eight or more, or one for each
+    device."""
+    shares = math.gcd(len(x), max(min(8, len(x) // 8), jax.device_count()))
     return x.reshape(shares, -1, *x.shape[1:])
 
 
