@@ -13,8 +13,14 @@ class UserError(Exception):
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that `name` was most likely meant to be, or None if none is close."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    """The one of `names` that `name` was most likely meant to be, or None if none is close.
+
+    >>> nearest("regnet", ["resnet50", "regnety_002", "regnetx_002"])
+    'regnetx_002'
+    """
+    names = sorted(names)
+    begun = [each for each in names if name and each.startswith(name)]
+    close = begun or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return close[0] if close else None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -131,14 +132,21 @@ class Network:
             submodules.add(path)
             return method == "__call__" and path in capture
 
-        answer, changed = self.module.apply(
-            {"params": params, **model_state},
-            images_bhwc,
-            train=train,
-            rngs=None if key is None else {"dropout": key},
-            mutable=(list(model_state) if train else []) + (["intermediates"] if capture else []),
-            capture_intermediates=is_captured if capture else False,
-        )
+        try:
+            answer, changed = self.module.apply(
+                {"params": params, **model_state},
+                images_bhwc,
+                train=train,
+                rngs=None if key is None else {"dropout": key},
+                mutable=(list(model_state) if train else []) + ["intermediates"] * bool(capture),
+                capture_intermediates=is_captured if capture else False,
+            )
+        except flax.errors.InvalidRngError:
+            if key is not None:
+                raise
+            raise UserError(
+                f"The `key` must be given to apply `{self.name}` in training: it drops at random"
+            ) from None
         changed = dict(changed)
         captured = _by_path(changed.pop("intermediates", {}))
         for name in capture:

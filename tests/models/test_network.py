@@ -68,6 +68,12 @@ def test_training_changes_the_statistics_and_evaluation_does_not(mine):
     assert outputs.logits.shape == (4, 5)
 
 
+def test_training_without_a_key_says_that_one_is_missing(mine):
+    network, params, model_state = mine
+    with pytest.raises(UserError, match=r"The `key` must be given to apply `Mine` in training"):
+        network.apply(params, model_state, IMAGES, train=True)
+
+
 def test_the_key_decides_the_dropout(mine):
     network, params, model_state = mine
 
