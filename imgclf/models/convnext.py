@@ -14,6 +14,7 @@ from imgclf.models.layers import (
     Dense,
     LayerNorm,
     StochasticDepth,
+    gelu,
     linear_rates,
     pooled,
     times,
@@ -51,7 +52,7 @@ class Perceptron(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         linear = partial(_conv, kernel=1) if self.convolutional else _dense
-        y = jax.nn.gelu(linear(4 * x.shape[-1], name="fc1")(x), approximate=False)
+        y = gelu(linear(4 * x.shape[-1], name="fc1")(x))
         if self.response_norm:
             y = GRN(name="grn")(y)
         return linear(x.shape[-1], name="fc2")(y)

@@ -16,7 +16,7 @@ import pytest
 from flax import linen as nn
 
 from imgclf import models
-from imgclf.models.layers import Conv, fast_stem, plain_operations
+from imgclf.models.layers import Conv, fast_small, fast_stem, plain_operations
 from imgclf.models.layers.convolution import convolve
 from imgclf.models.layers.fast_convolution import Window
 
@@ -177,13 +177,36 @@ def test_gpus_compute_a_stem_by_blocks_to_the_same_values(name):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], taps, (stride, stride), "SAME")
     padding = ((padding,) * 2,) * 2 if isinstance(padding, int) else tuple(padding)
     window = Window(stride, padding)
-    assert fast_stem.suits(window, kernel)
+    assert fast_stem.suits(window, x, kernel)
     got = all_three(lambda x, kernel: fast_stem.forward(window, x, kernel))(x, kernel, gradient)
     agree(got, all_three(reference)(x, kernel, gradient))
     lowered = jax.jit(function).trace(x, kernel).lower(lowering_platforms=("cuda",))
     blocks = f"{stride * stride * x.shape[-1]}x8xf32>"
     program = lowered.as_text()
     assert program.count("stablehlo.convolution") == 1 and f"x{blocks}) -> " in program
+
+
+SMALL = [name for name in CASES if "groups" in name or "depthwise" in name]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_gpus_recognise_weight_gradients_of_groups_in_small_images(name):
+    function, reference, x, kernel, _ = case(name)
+    taps, stride, padding, (*_, groups) = CASES[name]
+    x = x[:, : taps[0] + 1, : taps[1]]
+    gradient = jnp.cos(jnp.arange(reference(x, kernel).size, dtype=x.dtype))
+    gradient = gradient.reshape(reference(x, kernel).shape)
+    if padding == "SAME":
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], taps, (stride, stride), "SAME")
+    padding = ((padding,) * 2,) * 2 if isinstance(padding, int) else tuple(padding)
+    window = Window(stride, padding, groups)
+    assert fast_small.suits(window, x, kernel)
+    got = all_three(lambda x, kernel: fast_small.forward(window, x, kernel))(x, kernel, gradient)
+    agree(got, all_three(reference)(x, kernel, gradient))
+    lowered = jax.jit(all_three(function)).trace(x, kernel, gradient)
+    program = lowered.lower(lowering_platforms=("cuda",)).as_text()
+    larger = [max(n, k + 1) for n, k in zip(gradient.shape[1:3], taps, strict=True)]
+    assert f"{gradient.shape[0]}x{larger[0]}x{larger[1]}x{gradient.shape[3]}xf32>" in program
 
 
 class Three(nn.Module):

@@ -1,12 +1,23 @@
 """Norms and pooling have ways of their own on CPU, which must give what XLA's operations give."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from imgclf import models
-from imgclf.models.layers import BatchNorm, max_pool, plain_operations, plus, relu, times
+from imgclf.models.layers import (
+    BatchNorm,
+    LayerNorm,
+    gelu,
+    max_pool,
+    plain_operations,
+    plus,
+    relu,
+    times,
+)
 from imgclf.models.layers.channelwise import matmul
 
 
@@ -40,6 +51,23 @@ def test_batch_norm_and_its_gradients_are_the_plain_ones(batch, groups, backend)
     got = run(params, x)
     with plain_operations():
         expected = run(params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), got, expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 24), (2, 4, 3, 24)])
+def test_layer_norm_and_its_gradients_are_the_plain_ones(shape, backend):
+    x, norm = noise(*shape), LayerNorm()
+    params = {"params": {"scale": noise(24, seed=1), "bias": noise(24, seed=3)}}
+
+    def loss(params, x):
+        y = norm.apply(params, x)
+        return (y * noise(*shape, seed=2)).sum(), y
+
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    got = run(params, x)
+    with plain_operations():
+        expected = run(params, x)
+        jax.jvp(lambda x: norm.apply(params, x), (x,), (x,))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), got, expected)
 
 
@@ -120,6 +148,26 @@ def test_rectified_numbers_have_the_derivatives_of_the_plain_ones():
         got, expected = (jax.vmap(derivative(function))(x) for function in (relu, jax.nn.relu))
         np.testing.assert_array_equal(got, expected)
     assert jnp.isnan(relu(jnp.nan))
+
+
+def exact_gelu(x):
+    """It and its slope, of float64."""
+    up_to = np.array([math.erfc(-each * math.sqrt(0.5)) / 2 for each in x])
+    return x * up_to, up_to + x * np.exp(-np.square(x) / 2) / math.sqrt(2 * math.pi)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [("float32", 1e-6), ("bfloat16", 2**-8)])
+def test_gelu_and_its_slope_are_exact_to_the_last_digit_of_their_type(dtype, digits, backend):
+    x = jnp.linspace(-8, 8, 801, dtype=dtype)
+    y, pull = jax.vjp(gelu, x)
+    _, along = jax.jvp(gelu, (x,), (jnp.ones_like(x),))
+    for got, exact in zip((y, pull(jnp.ones_like(x))[0]), exact_gelu(np.float64(x)), strict=True):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(np.float64(got), exact, rtol=digits, atol=2e-6)
+    np.testing.assert_array_equal(along, pull(jnp.ones_like(x))[0])
+    twice = jax.vmap(jax.grad(jax.grad(gelu)))(jnp.linspace(-3, 3, 25))
+    expected = jax.vmap(jax.grad(jax.grad(lambda x: jax.nn.gelu(x, approximate=False))))
+    np.testing.assert_allclose(twice, expected(jnp.linspace(-3, 3, 25)), atol=1e-5)
 
 
 def test_no_gradient_of_a_maximum_is_lost_where_the_norm_before_it_is_worked_out_twice():

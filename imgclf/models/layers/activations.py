@@ -1,5 +1,6 @@
 """Activations, by the names that recipes and variants use."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from imgclf.errors import unknown
-from imgclf.models.layers.plain import once
+from imgclf.models.layers.plain import on_cpu, once
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -22,6 +23,40 @@ def relu(x: jax.Array) -> jax.Array:
 def _of_relu(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     y = relu(*primals)
     return y, jnp.where(y > 0, tangents[0], 0)
+
+
+def _with_slope(function: Activation) -> Activation:
+    """The function, worked out in float32 at least; its slope is all that is kept for the gradient.
+
+    On accelerators XLA would keep what the slope is made of: three arrays, a transformer's widest.
+    """
+
+    @jax.custom_jvp
+    def result(x: jax.Array) -> jax.Array:
+        return function(_wide(x)).astype(x.dtype)
+
+    @result.defjvp
+    def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        (x,), (tangent,) = primals, tangents
+        y, slope = jax.jvp(function, (_wide(x),), (jnp.ones_like(_wide(x)),))
+        slope = slope.astype(x.dtype)
+        slope = slope if on_cpu() else jax.lax.optimization_barrier(slope)
+        return y.astype(x.dtype), tangent * slope
+
+    return result
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+@_with_slope
+def gelu(x: jax.Array) -> jax.Array:
+    """`x` times the normal distribution up to it (arXiv:1606.08415), by erf, as PyTorch has it."""
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+gelu_tanh = _with_slope(partial(jax.nn.gelu, approximate=True))
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -39,8 +74,8 @@ _NAMED: dict[str, Activation] = {
     "relu6": jax.nn.relu6,
     "leaky_relu": jax.nn.leaky_relu,
     "elu": jax.nn.elu,
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
     "quick_gelu": quick_gelu,
     "silu": jax.nn.silu,
     "hard_swish": jax.nn.hard_swish,

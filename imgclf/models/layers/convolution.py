@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imgclf.models.layers import fast_convolution, fast_depthwise, fast_stem
+from imgclf.models.layers import fast_convolution, fast_depthwise, fast_small, fast_stem
 from imgclf.models.layers.channelwise import plus
 from imgclf.models.layers.fast_convolution import Window, plain
 from imgclf.models.layers.initial import Initializer, bias_uniform, he_fan_out
@@ -31,7 +31,7 @@ def convolve(
     """Convolution of images with a kernel (height, width, inputs / groups, outputs).
 
     On CPU it and its gradients are computed in ways that are fast there, on other devices by XLA's
-    own operation, but for the first of a network on GPUs: the same but for rounding. Forward-mode
+    own operation, but for what XLA is slow at on GPUs: the same but for rounding. Forward-mode
     derivatives (`jax.jvp`, `jax.linearize`) need `plain_operations`.
     """
     if isinstance(padding, str):
@@ -52,7 +52,7 @@ def _convolve(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
         x,
         kernel,
         cpu=partial(_fast(window, kernel).forward, window) if window.groups > 1 else None,
-        gpu=partial(fast_stem.forward, window) if fast_stem.suits(window, kernel) else None,
+        gpu=partial(fast_stem.forward, window) if fast_stem.suits(window, x, kernel) else None,
         default=partial(plain, window),
     )
 
@@ -86,12 +86,12 @@ def _gradients(
         cpu=partial(fast.input_gradient, window, x.shape),
         default=of_plain_by_input,
     )
-    by_blocks = partial(by_kernel_through, fast_stem.forward)
+    on_gpu = [way for way in (fast_stem, fast_small) if way.suits(window, x, kernel)]
     by_kernel = by_platform(
         x,
         gradient,
         cpu=lambda x, gradient: fast.weight_gradient(window, x, kernel, gradient),
-        gpu=by_blocks if fast_stem.suits(window, kernel) else None,
+        gpu=partial(by_kernel_through, on_gpu[0].forward) if on_gpu else None,
         default=partial(by_kernel_through, plain),
     )
     return by_input, by_kernel

@@ -1,4 +1,4 @@
-"""Batch normalisation in training and its gradient, with few passes over the images."""
+"""Normalisation in training and its gradient, with few passes over the images."""
 
 from functools import partial
 
@@ -56,3 +56,34 @@ def _backward(epsilon: float, kept: Kept, gradients: Three) -> tuple[jax.Array, 
 
 
 normalised.defvjp(_forward, _backward)
+
+
+def normalise_each(epsilon: float, x: jax.Array) -> jax.Array:
+    """Each vector (c,) of images or tokens (..., c), normalised by itself, in float32."""
+    x = x.astype(jnp.float32)
+    mean, scale = _of_each(epsilon, x)
+    return (x - mean) * scale
+
+
+each_normalised = jax.custom_vjp(normalise_each, nondiff_argnums=(0,))
+"""The same, with a gradient that takes mean and deviation as known: XLA would otherwise make one
+operation of all sums over a vector, which takes three times as long on a GPU."""
+
+
+def _of_each(epsilon: float, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and 1 / deviation."""
+    mean = x.mean(-1, keepdims=True)
+    var = jnp.square(x - mean).mean(-1, keepdims=True)
+    return mean, jax.lax.rsqrt(var + epsilon)
+
+
+def _backward_of_each(epsilon: float, x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    x_float = x.astype(jnp.float32)
+    mean, scale = jax.lax.optimization_barrier(_of_each(epsilon, x_float))
+    y = (x_float - mean) * scale
+    along = (gradient * y).mean(-1, keepdims=True)
+    by_x = scale * (gradient - gradient.mean(-1, keepdims=True) - y * along)
+    return (by_x.astype(x.dtype),)
+
+
+each_normalised.defvjp(lambda epsilon, x: (normalise_each(epsilon, x), x), _backward_of_each)

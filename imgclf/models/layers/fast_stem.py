@@ -9,7 +9,7 @@ FEW = 4
 """Channels, at most. cuDNN would fill them up to eight with zeros, in a pass of its own."""
 
 
-def suits(window: Window, kernel: jax.Array) -> bool:
+def suits(window: Window, x_bhwc: jax.Array, kernel: jax.Array) -> bool:
     """Whether blocks are better: a pixel is in many windows, and has few channels."""
     large = window.stride > 1 and min(kernel.shape[:2]) > 2 * window.stride
     return large and kernel.shape[2] <= FEW and window.groups == window.dilation == 1

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from imgclf.errors import UserError
 from imgclf.models.layers.channelwise import plus, times
-from imgclf.models.layers.fast_norm import normalised
+from imgclf.models.layers.fast_norm import each_normalised, normalise_each, normalised
 from imgclf.models.layers.initial import Initializer
 from imgclf.models.layers.plain import are_plain
 
@@ -92,10 +92,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        y = x.astype(jnp.float32)
-        mean = y.mean(-1, keepdims=True)
-        var = jnp.square(y - mean).mean(-1, keepdims=True)
-        y = (y - mean) * jax.lax.rsqrt(var + self.epsilon)
+        y = (normalise_each if are_plain() else each_normalised)(self.epsilon, x)
         y = times(y, self.param("scale", self.scale_init, (x.shape[-1],), jnp.float32))
         if self.use_bias:
             y = plus(y, self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32))
