@@ -33,23 +33,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--turn",
         metavar="I/N",
-        help="of the slow tests of networks each N-th alone, from the I-th, counted from 0",
+        help="of the tests of networks each N-th alone, from the I-th, counted from 0",
     )
 
 
+@pytest.hookimpl(trylast=True)  # after -m and -k have taken out theirs
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     turn = config.getoption("--turn")
     if not turn:
         return
     i, n = map(int, turn.split("/"))
     networks = (ROOT / "tests" / "models", ROOT / "tests" / "contracts" / "test_models.py")
-    slow = [
-        item
-        for item in items
-        if item.get_closest_marker("slow")
-        and any(item.path.is_relative_to(place) for place in networks)
-    ]
-    left_out = {*slow} - {*slow[i::n]}
+    theirs = [item for item in items if any(map(item.path.is_relative_to, networks))]
+    left_out = {*theirs} - {*theirs[i::n]}
     config.hook.pytest_deselected(items=[item for item in items if item in left_out])
     items[:] = [item for item in items if item not in left_out]
 

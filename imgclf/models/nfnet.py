@@ -271,6 +271,12 @@ _resnet = partial(
 nf_resnet26 = partial(_resnet, depths=(2, 2, 2, 2))
 nf_resnet50 = partial(_resnet, depths=(3, 4, 6, 3))
 nf_resnet101 = partial(_resnet, depths=(3, 4, 23, 3))
+nf_seresnet26 = partial(nf_resnet26, attention="se", se_ratio=1 / 16)
+nf_seresnet50 = partial(nf_resnet50, attention="se", se_ratio=1 / 16)
+nf_seresnet101 = partial(nf_resnet101, attention="se", se_ratio=1 / 16)
+nf_ecaresnet26 = partial(nf_resnet26, attention="eca")
+nf_ecaresnet50 = partial(nf_resnet50, attention="eca")
+nf_ecaresnet101 = partial(nf_resnet101, attention="eca")
 
 nf_regnet_b0 = _nf_regnet((1, 3, 6, 6), (48, 104, 208, 440))
 nf_regnet_b1 = _nf_regnet((2, 4, 7, 7), (48, 104, 208, 440))
@@ -280,9 +286,17 @@ nf_regnet_b4 = _nf_regnet((2, 6, 11, 11), (64, 144, 288, 616))
 nf_regnet_b5 = _nf_regnet((3, 7, 14, 14), (80, 168, 336, 704))
 
 _nfnet = partial(NFNet, widths=(256, 512, 1536, 1536), extra_conv=True)
-_deepmind = partial(
-    _nfnet, last_width=3072, group_size=128, attention="se", act="gelu", deepmind=True
-)
+_large = partial(_nfnet, last_width=3072, group_size=128, attention="se", act="gelu")
+nfnet_f0 = partial(_large, depths=(1, 2, 6, 3))
+nfnet_f1 = partial(_large, depths=(2, 4, 12, 6))
+nfnet_f2 = partial(_large, depths=(3, 6, 18, 9))
+nfnet_f3 = partial(_large, depths=(4, 8, 24, 12))
+nfnet_f4 = partial(_large, depths=(5, 10, 30, 15))
+nfnet_f5 = partial(_large, depths=(6, 12, 36, 18))
+nfnet_f6 = partial(_large, depths=(7, 14, 42, 21))
+nfnet_f7 = partial(_large, depths=(8, 16, 48, 24))
+
+_deepmind = partial(_large, deepmind=True)
 dm_nfnet_f0 = partial(_deepmind, depths=(1, 2, 6, 3))
 dm_nfnet_f1 = partial(_deepmind, depths=(2, 4, 12, 6))
 dm_nfnet_f2 = partial(_deepmind, depths=(3, 6, 18, 9))
@@ -296,3 +310,4 @@ nfnet_l0 = partial(_light, depths=(1, 2, 6, 3), last_width=2304, attention="se",
 eca_nfnet_l0 = partial(_light, depths=(1, 2, 6, 3), last_width=2304, attention="eca")
 eca_nfnet_l1 = partial(_light, depths=(2, 4, 12, 6), last_width=3072, attention="eca")
 eca_nfnet_l2 = partial(_light, depths=(3, 6, 18, 9), last_width=3072, attention="eca")
+eca_nfnet_l3 = partial(_light, depths=(4, 8, 24, 12), last_width=3072, attention="eca")

@@ -141,14 +141,24 @@ TABLE: dict[str, Entry] = {
     ),
     **_rows("genet", 32, _as(IMAGENET, interpolation="bilinear"), "gernet_s gernet_m"),
     **_rows("genet", 32, _as(IMAGENET, interpolation="bilinear", size=256), "gernet_l"),
-    **_rows("nfnet", 32, _as(IMAGENET, crop=0.9), "nf_resnet26 nf_resnet101"),
+    **_rows("nfnet", 32, _as(IMAGENET, crop=0.9), "nf_resnet26 nf_resnet101 nfnet_f1"),
+    **_rows(
+        "nfnet",
+        32,
+        _as(IMAGENET, crop=0.9),
+        "nf_seresnet26 nf_seresnet50 nf_seresnet101 nf_ecaresnet26 nf_ecaresnet50 nf_ecaresnet101",
+    ),
     **_rows("nfnet", 32, _as(IMAGENET, size=256, crop=0.94), "nf_resnet50"),
-    **_rows("nfnet", 32, _as(IMAGENET, size=192, crop=0.9), "nf_regnet_b0 dm_nfnet_f0"),
-    **_rows("nfnet", 32, _as(IMAGENET, size=256, crop=0.9), "nf_regnet_b1 eca_nfnet_l1"),
+    **_rows("nfnet", 32, _as(IMAGENET, size=192, crop=0.9), "nf_regnet_b0 dm_nfnet_f0 nfnet_f0"),
+    **_rows("nfnet", 32, _as(IMAGENET, size=256, crop=0.9), "nf_regnet_b1 eca_nfnet_l1 nfnet_f2"),
     **_rows("nfnet", 32, _as(IMAGENET, size=240, crop=0.9), "nf_regnet_b2"),
     **_rows("nfnet", 32, _as(IMAGENET, size=288, crop=0.9), "nf_regnet_b3"),
-    **_rows("nfnet", 32, _as(IMAGENET, size=320, crop=0.9), "nf_regnet_b4 eca_nfnet_l2"),
-    **_rows("nfnet", 32, _as(IMAGENET, size=384, crop=0.9), "nf_regnet_b5"),
+    **_rows("nfnet", 32, _as(IMAGENET, size=320, crop=0.9), "nf_regnet_b4 eca_nfnet_l2 nfnet_f3"),
+    **_rows("nfnet", 32, _as(IMAGENET, size=384, crop=0.9), "nf_regnet_b5 nfnet_f4"),
+    **_rows("nfnet", 32, _as(IMAGENET, size=352, crop=0.9), "eca_nfnet_l3"),
+    **_rows("nfnet", 32, _as(IMAGENET, size=416, crop=0.9), "nfnet_f5"),
+    **_rows("nfnet", 32, _as(IMAGENET, size=448, crop=0.9), "nfnet_f6"),
+    **_rows("nfnet", 32, _as(IMAGENET, size=480, crop=0.9), "nfnet_f7"),
     **_rows("nfnet", 32, _as(IMAGENET, crop=0.91), "dm_nfnet_f1"),
     **_rows("nfnet", 32, _as(IMAGENET, size=256, crop=0.92), "dm_nfnet_f2"),
     **_rows("nfnet", 32, _as(IMAGENET, size=320, crop=0.94), "dm_nfnet_f3"),
@@ -246,7 +256,8 @@ TABLE: dict[str, Entry] = {
         "wide_resnet50_2 seresnet18 seresnet34 seresnet50t seresnet101 seresnet152 "
         "seresnext26d_32x4d seresnext26t_32x4d seresnext50_32x4d seresnext101_32x4d "
         "ecaresnet50d ecaresnet101d ecaresnetlight resnetblur18 resnetblur50 "
-        "resnetblur50d resnetblur101d resnetaa34d",
+        "resnetblur50d resnetblur101d resnetaa34d ecaresnext26t_32x4d ecaresnext50t_32x4d "
+        "seresnetaa50d seresnext101_64x4d",
     ),
     **_rows(
         "resnet",
@@ -258,13 +269,13 @@ TABLE: dict[str, Entry] = {
         "resnet",
         32,
         _as(IMAGENET, size=256, crop=0.95),
-        "resnet101d resnet152d resnet200d seresnet152d",
+        "resnet101d resnet152d resnet200d seresnet152d ecaresnet200d",
     ),
     **_rows(
         "resnet",
         32,
         _as(IMAGENET, interpolation="bilinear"),
-        "resnext101_32x4d resnext101_32x8d wide_resnet101_2",
+        "resnext101_32x4d resnext101_32x8d resnext101_32x16d resnext101_32x32d wide_resnet101_2",
     ),
     **_rows(
         "resnet",
@@ -276,7 +287,7 @@ TABLE: dict[str, Entry] = {
         "resnet",
         32,
         _as(IMAGENET, size=256),
-        "ecaresnet26t ecaresnet50t",
+        "ecaresnet26t ecaresnet50t seresnet200d seresnet269d",
     ),
     **_rows(
         "resnet",
@@ -294,8 +305,12 @@ TABLE: dict[str, Entry] = {
         "resnet",
         32,
         _as(IMAGENET, size=256, crop=1.0),
-        "resnetrs152 resnetrs200",
+        "resnetrs152 resnetrs200 resnetrs270",
     ),
+    **_rows("resnet", 32, _as(IMAGENET, size=288, crop=1.0), "resnetrs350"),
+    **_rows("resnet", 32, _as(IMAGENET, size=320, crop=1.0), "resnetrs420"),
+    **_rows("resnet", 32, _as(IMAGENET, size=320, crop=0.95), "ecaresnet269d"),
+    **_rows("resnet", 32, _as(IMAGENET, size=384, crop=1.0), "seresnextaa201d_32x8d"),
     **_rows("resnetv2", 32, _as(INCEPTION, crop=0.95), "resnetv2_101 resnetv2_50"),
     **_rows(
         "resnetv2",
