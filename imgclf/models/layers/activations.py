@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import wraps
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ def _with_slope(function: Activation) -> Activation:
     """
 
     @jax.custom_jvp
+    @wraps(function)
     def result(x: jax.Array) -> jax.Array:
         return function(_wide(x)).astype(x.dtype)
 
@@ -56,7 +57,10 @@ def gelu(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
-gelu_tanh = _with_slope(partial(jax.nn.gelu, approximate=True))
+@_with_slope
+def gelu_tanh(x: jax.Array) -> jax.Array:
+    """`gelu` by its approximation through tanh."""
+    return jax.nn.gelu(x, approximate=True)
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
