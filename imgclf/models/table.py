@@ -141,11 +141,11 @@ TABLE: dict[str, Entry] = {
     ),
     **_rows("genet", 32, _as(IMAGENET, interpolation="bilinear"), "gernet_s gernet_m"),
     **_rows("genet", 32, _as(IMAGENET, interpolation="bilinear", size=256), "gernet_l"),
-    **_rows("nfnet", 32, _as(IMAGENET, crop=0.9), "nf_resnet26 nf_resnet101 nfnet_f1"),
     **_rows(
         "nfnet",
         32,
         _as(IMAGENET, crop=0.9),
+        "nf_resnet26 nf_resnet101 nfnet_f1 "
         "nf_seresnet26 nf_seresnet50 nf_seresnet101 nf_ecaresnet26 nf_ecaresnet50 nf_ecaresnet101",
     ),
     **_rows("nfnet", 32, _as(IMAGENET, size=256, crop=0.94), "nf_resnet50"),
@@ -204,10 +204,7 @@ TABLE: dict[str, Entry] = {
         "semnasnet_050 semnasnet_075 semnasnet_100 semnasnet_140 mnasnet_small",
     ),
     **_rows(
-        "metaformer",
-        32,
-        _as(IMAGENET, crop=0.9),
-        "poolformer_s12 poolformer_s24 poolformer_s36",
+        "metaformer", 32, _as(IMAGENET, crop=0.9), "poolformer_s12 poolformer_s24 poolformer_s36"
     ),
     **_rows("metaformer", 32, _as(IMAGENET, crop=0.95), "poolformer_m36 poolformer_m48"),
     **_rows(
@@ -234,12 +231,7 @@ TABLE: dict[str, Entry] = {
     **_rows("sequence", 8, PLAIN, "lstm gru cnn_lstm"),
     # Figures of the recipes, and of most publications, are those of this crop.
     **_rows("resnet", 32, IMAGENET, "resnet18 resnet34 resnet50 resnet101 resnet152"),
-    **_rows(
-        "resnet",
-        32,
-        _as(IMAGENET, size=176),
-        "resnet10t resnet14t",
-    ),
+    **_rows("resnet", 32, _as(IMAGENET, size=176), "resnet10t resnet14t"),
     **_rows(
         "resnet",
         32,
@@ -259,12 +251,7 @@ TABLE: dict[str, Entry] = {
         "resnetblur50d resnetblur101d resnetaa34d ecaresnext26t_32x4d ecaresnext50t_32x4d "
         "seresnetaa50d seresnext101_64x4d",
     ),
-    **_rows(
-        "resnet",
-        32,
-        _as(IMAGENET, size=256, crop=0.94),
-        "resnet26t",
-    ),
+    **_rows("resnet", 32, _as(IMAGENET, size=256, crop=0.94), "resnet26t"),
     **_rows(
         "resnet",
         32,
@@ -277,36 +264,13 @@ TABLE: dict[str, Entry] = {
         _as(IMAGENET, interpolation="bilinear"),
         "resnext101_32x4d resnext101_32x8d resnext101_32x16d resnext101_32x32d wide_resnet101_2",
     ),
+    **_rows("resnet", 32, _as(IMAGENET, size=288, crop=0.95), "seresnextaa101d_32x8d"),
     **_rows(
-        "resnet",
-        32,
-        _as(IMAGENET, size=288, crop=0.95),
-        "seresnextaa101d_32x8d",
+        "resnet", 32, _as(IMAGENET, size=256), "ecaresnet26t ecaresnet50t seresnet200d seresnet269d"
     ),
-    **_rows(
-        "resnet",
-        32,
-        _as(IMAGENET, size=256),
-        "ecaresnet26t ecaresnet50t seresnet200d seresnet269d",
-    ),
-    **_rows(
-        "resnet",
-        32,
-        _as(IMAGENET, size=160, crop=0.91),
-        "resnetrs50",
-    ),
-    **_rows(
-        "resnet",
-        32,
-        _as(IMAGENET, size=192, crop=0.94),
-        "resnetrs101",
-    ),
-    **_rows(
-        "resnet",
-        32,
-        _as(IMAGENET, size=256, crop=1.0),
-        "resnetrs152 resnetrs200 resnetrs270",
-    ),
+    **_rows("resnet", 32, _as(IMAGENET, size=160, crop=0.91), "resnetrs50"),
+    **_rows("resnet", 32, _as(IMAGENET, size=192, crop=0.94), "resnetrs101"),
+    **_rows("resnet", 32, _as(IMAGENET, size=256, crop=1.0), "resnetrs152 resnetrs200 resnetrs270"),
     **_rows("resnet", 32, _as(IMAGENET, size=288, crop=1.0), "resnetrs350"),
     **_rows("resnet", 32, _as(IMAGENET, size=320, crop=1.0), "resnetrs420"),
     **_rows("resnet", 32, _as(IMAGENET, size=320, crop=0.95), "ecaresnet269d"),
@@ -337,18 +301,8 @@ TABLE: dict[str, Entry] = {
         _as(INCEPTION, crop=0.9),
         "resnetv2_18 resnetv2_18d resnetv2_34 resnetv2_34d",
     ),
-    **_rows(
-        "vit",
-        8,
-        _as(IMAGENET, crop=0.9),
-        "vit_small_patch8_224",
-    ),
-    **_rows(
-        "vit",
-        14,
-        _as(IMAGENET, crop=0.9),
-        "vit_huge_patch14_gap_224 deit3_huge_patch14_224",
-    ),
+    **_rows("vit", 8, _as(IMAGENET, crop=0.9), "vit_small_patch8_224"),
+    **_rows("vit", 14, _as(IMAGENET, crop=0.9), "vit_huge_patch14_gap_224 deit3_huge_patch14_224"),
     **_rows(
         "vit",
         14,
@@ -374,30 +328,15 @@ TABLE: dict[str, Entry] = {
         "deit_base_patch16_384 deit_base_distilled_patch16_384 deit3_small_patch16_384 "
         "deit3_base_patch16_384 deit3_large_patch16_384",
     ),
-    **_rows(
-        "vit",
-        8,
-        _as(INCEPTION, crop=0.9),
-        "vit_base_patch8_224",
-    ),
+    **_rows("vit", 8, _as(INCEPTION, crop=0.9), "vit_base_patch8_224"),
     **_rows(
         "vit",
         14,
         _as(INCEPTION, crop=0.9),
         "vit_large_patch14_224 vit_huge_patch14_224 vit_so400m_patch14_siglip_224",
     ),
-    **_rows(
-        "vit",
-        14,
-        _as(INCEPTION, size=378, crop=0.9),
-        "vit_so400m_patch14_siglip_378",
-    ),
-    **_rows(
-        "vit",
-        14,
-        _as(INCEPTION, size=384, crop=0.9),
-        "vit_so400m_patch14_siglip_384",
-    ),
+    **_rows("vit", 14, _as(INCEPTION, size=378, crop=0.9), "vit_so400m_patch14_siglip_378"),
+    **_rows("vit", 14, _as(INCEPTION, size=384, crop=0.9), "vit_so400m_patch14_siglip_384"),
     **_rows(
         "vit",
         16,
@@ -406,12 +345,7 @@ TABLE: dict[str, Entry] = {
         "vit_large_patch16_224 vit_base_patch16_siglip_224 "
         "vit_base_patch16_siglip_gap_224 vit_base_patch16_gap_224",
     ),
-    **_rows(
-        "vit",
-        16,
-        _as(INCEPTION, size=240, crop=0.95),
-        "vit_medium_patch16_gap_240",
-    ),
+    **_rows("vit", 16, _as(INCEPTION, size=240, crop=0.95), "vit_medium_patch16_gap_240"),
     **_rows(
         "vit",
         16,
@@ -419,12 +353,7 @@ TABLE: dict[str, Entry] = {
         "vit_base_patch16_siglip_256 vit_large_patch16_siglip_256 "
         "vit_so400m_patch16_siglip_256 vit_base_patch16_siglip_gap_256",
     ),
-    **_rows(
-        "vit",
-        16,
-        _as(INCEPTION, size=256, crop=0.95),
-        "vit_medium_patch16_gap_256",
-    ),
+    **_rows("vit", 16, _as(INCEPTION, size=256, crop=0.95), "vit_medium_patch16_gap_256"),
     **_rows(
         "vit",
         16,
@@ -438,12 +367,7 @@ TABLE: dict[str, Entry] = {
         "vit_base_patch16_siglip_384 vit_large_patch16_siglip_384 "
         "vit_so400m_patch16_siglip_384 vit_base_patch16_siglip_gap_384",
     ),
-    **_rows(
-        "vit",
-        16,
-        _as(INCEPTION, size=384, crop=0.95),
-        "vit_medium_patch16_gap_384",
-    ),
+    **_rows("vit", 16, _as(INCEPTION, size=384, crop=0.95), "vit_medium_patch16_gap_384"),
     **_rows(
         "vit",
         16,
@@ -457,12 +381,7 @@ TABLE: dict[str, Entry] = {
         _as(INCEPTION, crop=0.9),
         "vit_small_patch32_224 vit_base_patch32_224 vit_large_patch32_224",
     ),
-    **_rows(
-        "vit",
-        32,
-        _as(INCEPTION, size=256, crop=0.9),
-        "vit_base_patch32_siglip_256",
-    ),
+    **_rows("vit", 32, _as(INCEPTION, size=256, crop=0.9), "vit_base_patch32_siglip_256"),
     **_rows(
         "vit",
         32,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from imgclf.errors import unknown
+from imgclf.models.layers.fast_sums import wide
 from imgclf.models.layers.plain import on_cpu, once
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -34,21 +35,17 @@ def _with_slope(function: Activation) -> Activation:
     @jax.custom_jvp
     @wraps(function)
     def result(x: jax.Array) -> jax.Array:
-        return function(_wide(x)).astype(x.dtype)
+        return function(wide(x)).astype(x.dtype)
 
     @result.defjvp
     def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
         (x,), (tangent,) = primals, tangents
-        y, slope = jax.jvp(function, (_wide(x),), (jnp.ones_like(_wide(x)),))
+        y, slope = jax.jvp(function, (wide(x),), (jnp.ones_like(wide(x)),))
         slope = slope.astype(x.dtype)
         slope = slope if on_cpu() else jax.lax.optimization_barrier(slope)
         return y.astype(x.dtype), tangent * slope
 
     return result
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 @_with_slope

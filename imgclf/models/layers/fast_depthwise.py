@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from imgclf.models.layers.fast_convolution import Window
-from imgclf.models.layers.fast_sums import shared_out
+from imgclf.models.layers.fast_sums import shared_out, sum_type, wide
 
 MOST = 121
 """Places of a kernel, at most: each is a term of the sum, and makes the program longer."""
@@ -93,11 +93,11 @@ def weight_gradient(
         below = jax.lax.dynamic_index_in_dim(gradient, row, axis=2, keepdims=False)
         last = (columns - 1) * stride + 1
         return [
-            total + _wide(above[:, :, i, j : j + last : stride] * _wide(below)).sum(1)
+            total + wide(above[:, :, i, j : j + last : stride] * wide(below)).sum(1)
             for total, (i, j) in zip(sums, places, strict=True)
         ]
 
-    zeros = jnp.zeros((len(gradient), columns, channels), _sum_type(kernel))
+    zeros = jnp.zeros((len(gradient), columns, channels), sum_type(kernel))
     sums = jax.lax.fori_loop(0, rows, add, [zeros] * len(places))
     return jnp.stack(sums).sum((1, 2)).reshape(kernel.shape).astype(kernel.dtype)
 
@@ -113,11 +113,11 @@ def _sum(
     """The sum of parts of that size, whose corners are `at`, each times a place of the kernel."""
     b, _, _, channels = padded.shape
     rows, columns = ((each - 1) * stride + 1 for each in size)
-    total = jnp.zeros((b, *size, channels), _sum_type(padded)) if not at else None
+    total = jnp.zeros((b, *size, channels), sum_type(padded)) if not at else None
     for (row, column), (i, j) in zip(at, places, strict=True):
         start, stop = (0, row, column, 0), (b, row + rows, column + columns, channels)
         part = jax.lax.slice(padded, start, stop, (1, stride, stride, 1))
-        term = _wide(part) * _wide(kernel[i, j, 0])
+        term = wide(part) * wide(kernel[i, j, 0])
         total = term if total is None else total + term
     assert total is not None
     return total.astype(padded.dtype)
@@ -127,11 +127,3 @@ def _padded(x: jax.Array, rows: tuple[int, int], columns: tuple[int, int]) -> ja
     around = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))
     padded = jax.lax.pad(x, jnp.zeros((), x.dtype), around)
     return jax.lax.optimization_barrier(padded)  # or each term of a sum would ask what is outside
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(_sum_type(x))
-
-
-def _sum_type(x: jax.Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)

@@ -15,6 +15,16 @@ import jax.numpy as jnp
 from imgclf.models.layers.plain import on_cpu
 
 
+def sum_type(x: jax.Array) -> jnp.dtype:
+    """Float32, or the type of `x` where it has more digits."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def wide(x: jax.Array) -> jax.Array:
+    """`x` in that type."""
+    return x.astype(sum_type(x))
+
+
 def shared_out(x: jax.Array) -> jax.Array:
     """(b, ...) as (shares, images of a share, ...): up to eight of eight or more, or one for each
     device."""
@@ -35,8 +45,7 @@ def channel_sums(
     def row(i: int | jax.Array) -> Sequence[jax.Array]:
         each = (jax.lax.dynamic_index_in_dim(x, i, axis=2, keepdims=False) for x in parts)
         # A long sum of short numbers would stand still.
-        exact = (y.astype(jnp.promote_types(y.dtype, jnp.float32)) for y in each)
-        return [y.sum(1) for y in function(*exact)]
+        return [y.sum(1) for y in function(*map(wide, each))]
 
     def add(i: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
         return [total + y for total, y in zip(sums, row(i), strict=True)]
