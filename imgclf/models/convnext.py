@@ -1,6 +1,7 @@
 """ConvNeXt (arXiv:2201.03545) and ConvNeXt V2 (arXiv:2301.00808), under timm's names."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -13,6 +14,8 @@ from imgclf.models.layers import (
     Conv,
     Dense,
     LayerNorm,
+    Norm,
+    Numbered,
     StochasticDepth,
     gelu,
     linear_rates,
@@ -40,20 +43,26 @@ _TORCHVISION: Names = (
 )
 
 
-class Perceptron(nn.Module):
-    """Two linear layers, to four times the channels and back; in V2 with `grn` between.
-
-    With `convolutional`, their weights are kept as those of 1 x 1 convolutions.
-    """
+@dataclass(frozen=True)
+class Form:
+    """What the blocks of one network have in common."""
 
     convolutional: bool
     response_norm: bool
+    layer_scale: float | None
+    norm: Norm
+
+
+class Perceptron(nn.Module):
+    """Two linear layers, to four times the channels and back; in V2 with `grn` between."""
+
+    form: Form
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        linear = partial(_conv, kernel=1) if self.convolutional else _dense
+        linear = partial(_conv, kernel=1) if self.form.convolutional else _dense
         y = gelu(linear(4 * x.shape[-1], name="fc1")(x))
-        if self.response_norm:
+        if self.form.response_norm:
             y = GRN(name="grn")(y)
         return linear(x.shape[-1], name="fc2")(y)
 
@@ -61,19 +70,17 @@ class Perceptron(nn.Module):
 class Block(nn.Module):
     """A 7 x 7 depthwise convolution, a norm, a perceptron for each place, and a shortcut."""
 
-    convolutional: bool
-    response_norm: bool
-    layer_scale: float | None
+    form: Form
     rate: float
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         channels = x.shape[-1]
         y = _conv(channels, 7, groups=channels, name="conv_dw")(x)
-        y = LayerNorm(name="norm")(y)
-        y = Perceptron(self.convolutional, self.response_norm, name="mlp")(y)
-        if self.layer_scale is not None:
-            init = nn.initializers.constant(self.layer_scale)
+        y = self.form.norm(name="norm")(y)
+        y = Perceptron(self.form, name="mlp")(y)
+        if self.form.layer_scale is not None:
+            init = nn.initializers.constant(self.form.layer_scale)
             y = times(y, self.param("gamma", init, (channels,)))
         return x + StochasticDepth(self.rate)(y, train)
 
@@ -82,70 +89,34 @@ class Downsample(nn.Module):
     """A norm, and a convolution that halves the height and the width."""
 
     features: int
+    norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return _conv(self.features, 2, 2, padding=0, name="1")(LayerNorm(name="0")(x))
-
-
-class Blocks(nn.Module):
-    """A block for each of the `rates` of stochastic depth."""
-
-    rates: tuple[float, ...]
-    convolutional: bool
-    response_norm: bool
-    layer_scale: float | None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        options = self.convolutional, self.response_norm, self.layer_scale
-        for i, rate in enumerate(self.rates):
-            x = Block(*options, rate, name=str(i))(x, train)
-        return x
+        return _conv(self.features, 2, 2, padding=0, name="1")(self.norm(name="0")(x))
 
 
 class Stage(nn.Module):
-    """The blocks of one width, after a downsampling if the `features` are not those given."""
+    """Blocks of one width, one for each rate of stochastic depth, perhaps after a downsampling."""
 
     features: int
     rates: tuple[float, ...]
-    convolutional: bool
-    response_norm: bool
-    layer_scale: float | None
+    form: Form
     downsample: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if self.downsample:
-            x = Downsample(self.features, name="downsample")(x)
-        options = self.convolutional, self.response_norm, self.layer_scale
-        return Blocks(self.rates, *options, name="blocks")(x, train)
-
-
-class Stages(nn.Module):
-    """All stages, one after another."""
-
-    depths: tuple[int, ...]
-    widths: tuple[int, ...]
-    convolutional: bool
-    response_norm: bool
-    layer_scale: float | None
-    stochastic_depth: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        rates = linear_rates(self.stochastic_depth, sum(self.depths))
-        options = self.convolutional, self.response_norm, self.layer_scale
-        for i, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
-            own, rates = tuple(rates[:depth]), rates[depth:]
-            x = Stage(width, own, *options, downsample=i > 0, name=str(i))(x, train)
-        return x
+            x = Downsample(self.features, self.form.norm, name="downsample")(x)
+        blocks = [partial(Block, self.form, rate) for rate in self.rates]
+        return Numbered(blocks, name="blocks")(x, train)
 
 
 class Stem(nn.Module):
     """Patches of 4 x 4 px or, where the widths are two, overlapping 3 x 3 convolutions."""
 
     widths: tuple[int, ...]
+    norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -154,21 +125,37 @@ class Stem(nn.Module):
         else:
             for i, width in enumerate(self.widths):
                 x = _conv(width, 3, 2, padding=1, name=str(i))(x)
-        return LayerNorm(name=str(len(self.widths)))(x)
+        return self.norm(name=str(len(self.widths)))(x)
 
 
 class Head(nn.Module):
-    """Pooling, norm, dropout and the classifier."""
+    """Pooling, norm, perhaps a `hidden` layer, dropout and the classifier."""
 
     num_classes: int
+    hidden: int
     drop_rate: float
     dense: bool
+    norm: Norm | None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> Outputs:
-        features = LayerNorm(name="norm")(pooled(x, self.dense))
+        features = pooled(x, self.dense)
+        if self.norm:
+            features = self.norm(name="norm")(features)
+        if self.hidden:
+            features = Hidden(self.hidden, name="pre_logits")(features)
         y = nn.Dropout(self.drop_rate, deterministic=not train)(features)
         return Outputs(_dense(self.num_classes, name="fc")(y), features)
+
+
+class Hidden(nn.Module):
+    """A linear layer (`fc`) and GELU."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return gelu(_dense(self.features, name="fc")(x))
 
 
 class ConvNeXt(nn.Module):
@@ -185,6 +172,11 @@ class ConvNeXt(nn.Module):
     """What the factors of the residual branches begin with; None: there are none, as in V2."""
     stem_widths: tuple[int, ...] = ()
     """Channels of the stem's two overlapping convolutions; none: it takes patches."""
+    norm_epsilon: float = 1e-6
+    norm_first: bool = False
+    """Whether the head's norm (then `norm_pre`) comes before its pooling."""
+    head_hidden: int = 0
+    """Width of a hidden layer in the head; 0: there is none."""
     drop_rate: float = 0.0
     """Share of the features that dropout takes away before the classifier."""
     stochastic_depth: float = 0.0
@@ -210,17 +202,28 @@ class ConvNeXt(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
-        x = Stem(self.stem_widths or self.widths[:1], name="stem")(images)
-        x = Stages(
-            self.depths,
-            self.widths,
-            self.convolutional,
-            self.response_norm,
-            self.layer_scale,
-            self.stochastic_depth,
-            name="stages",
+        norm = partial(LayerNorm, self.norm_epsilon)
+        x = Stem(self.stem_widths or self.widths[:1], norm, name="stem")(images)
+        x = Numbered(self._stages(norm), name="stages")(x, train)
+        if self.norm_first:
+            x = norm(name="norm_pre")(x)
+        return Head(
+            self.num_classes,
+            self.head_hidden,
+            self.drop_rate,
+            self.dense,
+            None if self.norm_first else norm,
+            name="head",
         )(x, train)
-        return Head(self.num_classes, self.drop_rate, self.dense, name="head")(x, train)
+
+    def _stages(self, norm: Norm) -> list[partial[Stage]]:
+        form = Form(self.convolutional, self.response_norm, self.layer_scale, norm)
+        rates = linear_rates(self.stochastic_depth, sum(self.depths))
+        stages: list[partial[Stage]] = []
+        for depth, width in zip(self.depths, self.widths, strict=True):
+            own, rates = tuple(rates[:depth]), rates[depth:]
+            stages.append(partial(Stage, width, own, form, downsample=bool(stages)))
+        return stages
 
 
 def _widths(first: int) -> tuple[int, ...]:
@@ -241,10 +244,13 @@ convnext_pico_ols = partial(convnext_pico, stem_widths=(32, 64))
 convnext_nano = partial(_V1_CONV, depths=_NANO, widths=_widths(80))
 convnext_nano_ols = partial(convnext_nano, stem_widths=(80, 80))
 convnext_tiny = partial(ConvNeXt, depths=_TINY, widths=_widths(96))
+convnext_tiny_hnf = partial(_V1_CONV, depths=_TINY, widths=_widths(96), norm_first=True)
 convnext_small = partial(ConvNeXt, depths=_SMALL, widths=_widths(96))
 convnext_base = partial(ConvNeXt, depths=_SMALL, widths=_widths(128))
 convnext_large = partial(ConvNeXt, depths=_SMALL, widths=_widths(192))
+convnext_large_mlp = partial(convnext_large, head_hidden=1536)
 convnext_xlarge = partial(ConvNeXt, depths=_SMALL, widths=_widths(256))
+convnext_xxlarge = partial(ConvNeXt, depths=(3, 4, 30, 3), widths=_widths(384), norm_epsilon=1e-5)
 convnextv2_atto = partial(_V2_CONV, depths=_SMALLEST, widths=_widths(40))
 convnextv2_femto = partial(_V2_CONV, depths=_SMALLEST, widths=_widths(48))
 convnextv2_pico = partial(_V2_CONV, depths=_SMALLEST, widths=_widths(64))

@@ -7,7 +7,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imgclf.models.layers import BatchNorm, Conv, Dense, Norm, average_pool, max_pool, pooled, relu
+from imgclf.models.layers import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Norm,
+    average_pool,
+    blur_pool,
+    max_pool,
+    pooled,
+    relu,
+)
 from imgclf.models.network import Outputs
 
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -59,14 +69,18 @@ class Features(nn.Module):
 
     depths: tuple[int, ...]
     growth: int
-    stem_width: int
+    stem_widths: tuple[int, ...]
+    blur: bool
     norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = _conv(self.stem_width, 7, 2, name="conv0")(x)
-        x = relu(self.norm(name="norm0")(x, train))
-        x = max_pool(x, 3, 2, padding=1)
+        kernel = 3 if len(self.stem_widths) > 1 else 7
+        for i, width in enumerate(self.stem_widths):
+            x = _conv(width, kernel, 1 if i else 2, name=f"conv{i}")(x)
+            x = relu(self.norm(name=f"norm{i}")(x, train))
+        x = max_pool(x, 3, 1 if self.blur else 2, padding=1)
+        x = blur_pool(x) if self.blur else x
         for i, depth in enumerate(self.depths):
             if i:
                 x = Transition(self.norm, name=f"transition{i}")(x, train)
@@ -82,7 +96,10 @@ class DenseNet(nn.Module):
     """Layers in each block."""
     growth: int = 32
     """Channels that each layer adds."""
-    stem_width: int = 64
+    stem_widths: tuple[int, ...] = (64,)
+    """Channels of the stem's convolutions: one of 7 x 7, or several of 3 x 3."""
+    blur: bool = False
+    """Whether the stem's pooling is anti-aliased (arXiv:1904.11486)."""
     drop_rate: float = 0.0
     """Share of the features that dropout takes away before the classifier."""
     batch_groups: int = 1
@@ -101,7 +118,7 @@ class DenseNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         norm = partial(BatchNorm, groups=self.batch_groups)
-        x = Features(self.depths, self.growth, self.stem_width, norm, name="features")(
+        x = Features(self.depths, self.growth, self.stem_widths, self.blur, norm, name="features")(
             images, train
         )
         features = pooled(x, self.dense)
@@ -111,6 +128,8 @@ class DenseNet(nn.Module):
 
 
 densenet121 = partial(DenseNet, depths=(6, 12, 24, 16))
-densenet161 = partial(DenseNet, depths=(6, 12, 36, 24), growth=48, stem_width=96)
+densenet161 = partial(DenseNet, depths=(6, 12, 36, 24), growth=48, stem_widths=(96,))
 densenet169 = partial(DenseNet, depths=(6, 12, 32, 32))
 densenet201 = partial(DenseNet, depths=(6, 12, 48, 32))
+densenet264d = partial(DenseNet, depths=(6, 12, 64, 48), growth=48, stem_widths=(48, 48, 96))
+densenetblur121d = partial(densenet121, stem_widths=(32, 32, 64), blur=True)

@@ -1,4 +1,6 @@
-"""EfficientNets (arXiv:1905.11946), their Lite and EdgeTPU forms, and V2 (arXiv:2104.00298).
+"""EfficientNets (arXiv:1905.11946) and V2 (arXiv:2104.00298).
+
+Beside them their Lite and EdgeTPU forms, and TinyNets (arXiv:2010.14819), which are scaled down.
 
 Those called `tf_` pad as TensorFlow does and have its epsilon, which its weights were trained with.
 The originals are trained with a `drop_rate` of 0.2 (B0) to 0.5 (B7) and `stochastic_depth` of 0.2.
@@ -118,6 +120,13 @@ def _lite(width: float, depth: float) -> partial:
     return partial(BlockNetwork, table=_LITE, style=_RELU6, width=width, depth=depths)
 
 
+def _tinynet(width: float, depth: float) -> partial:
+    # Of the same table; depths are rounded, and the stem and the head stay as they are.
+    repeats = [sum(row.repeats for row in rows) for rows in _B]
+    depths = tuple(max(1, round(n * depth)) / n for n in repeats)
+    return partial(BlockNetwork, table=_B, style=_SILU, width=width, depth=depths)
+
+
 def _tensorflow(network: partial) -> partial:
     style = dataclasses.replace(network.keywords["style"], padding="SAME", epsilon=1e-3)
     return partial(network, style=style)
@@ -132,6 +141,7 @@ efficientnet_b5 = _scaled(_B, 1.6, 2.2)
 efficientnet_b6 = _scaled(_B, 1.8, 2.6)
 efficientnet_b7 = _scaled(_B, 2.0, 3.1)
 efficientnet_b8 = _scaled(_B, 2.2, 3.6)
+efficientnet_l2 = _scaled(_B, 4.3, 5.3)
 efficientnet_lite0 = _lite(1.0, 1.0)
 efficientnet_lite1 = _lite(1.0, 1.1)
 efficientnet_lite2 = _lite(1.1, 1.2)
@@ -140,6 +150,11 @@ efficientnet_lite4 = _lite(1.4, 1.8)
 efficientnet_es = _scaled(_EDGE, 1.0, 1.0, _RELU)
 efficientnet_em = _scaled(_EDGE, 1.0, 1.1, _RELU)
 efficientnet_el = _scaled(_EDGE, 1.2, 1.4, _RELU)
+tinynet_a = _tinynet(1.0, 1.2)
+tinynet_b = _tinynet(0.75, 1.1)
+tinynet_c = _tinynet(0.54, 0.85)
+tinynet_d = _tinynet(0.54, 0.695)
+tinynet_e = _tinynet(0.51, 0.6)
 efficientnetv2_rw_t = _scaled(_V2_S, 0.8, 0.9, stem=24)
 efficientnetv2_rw_s = _scaled(_V2_RW, 1.0, 1.0, stem=24, head=1792)
 efficientnetv2_rw_m = _scaled(_V2_RW, 1.2, (1.2,) * 4 + (1.6,) * 2, stem=24, head=1792)
@@ -157,6 +172,7 @@ tf_efficientnet_b5 = _tensorflow(efficientnet_b5)
 tf_efficientnet_b6 = _tensorflow(efficientnet_b6)
 tf_efficientnet_b7 = _tensorflow(efficientnet_b7)
 tf_efficientnet_b8 = _tensorflow(efficientnet_b8)
+tf_efficientnet_l2 = _tensorflow(efficientnet_l2)
 tf_efficientnet_lite0 = _tensorflow(efficientnet_lite0)
 tf_efficientnet_lite1 = _tensorflow(efficientnet_lite1)
 tf_efficientnet_lite2 = _tensorflow(efficientnet_lite2)

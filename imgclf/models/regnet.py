@@ -226,3 +226,4 @@ regnety_160 = _regnet(200, 106.23, 2.48, depth=18, group_size=112, se_ratio=0.25
 regnety_320 = _regnet(232, 115.89, 2.53, depth=20, group_size=232, se_ratio=0.25)
 regnety_640 = _regnet(352, 147.48, 2.4, depth=20, group_size=328, se_ratio=0.25)
 regnety_1280 = _regnet(456, 160.83, 2.52, depth=27, group_size=264, se_ratio=0.25)
+regnety_2560 = _regnet(640, 230.83, 2.53, depth=27, group_size=373, se_ratio=0.25)

@@ -18,6 +18,7 @@ from imgclf.models.layers import (
     Conv,
     Dense,
     EfficientChannelAttention,
+    GroupNorm,
     Initializer,
     Norm,
     SqueezeExcite,
@@ -50,6 +51,10 @@ class Form:
     """Channels in the middle of a squeeze-excite, as a share of all."""
     average_shortcut: bool = False
     """Shortcuts take the stride by averages over 2 x 2, before their convolution."""
+    shortcut_kernel: int = 1
+    """Side of the convolution of shortcuts with a stride."""
+    reduce_first: int = 1
+    """By what a bottleneck's first convolution is narrower than its second."""
 
     def subsampled(self, x: jax.Array, stride: int) -> jax.Array:
         """`x` with the stride that a convolution before it has not taken."""
@@ -106,7 +111,7 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array, train: bool, rate: jax.Array | None = None) -> jax.Array:
         form = self.form
         width, groups = self.features * form.base_width // 64 * form.cardinality, form.cardinality
-        y = Conv(width, 1, name="conv1")(x)
+        y = Conv(width // form.reduce_first, 1, name="conv1")(x)
         y = relu(form.norm(name="bn1")(y, train))
         y = Conv(width, 3, form.own_stride(self.stride), groups=groups, name="conv2")(y)
         y = relu(form.norm(name="bn2")(y, train))
@@ -117,7 +122,7 @@ class Bottleneck(nn.Module):
 
 
 class Downsample(nn.Module):
-    """The shortcut where a block changes the shape: a 1x1 convolution and a norm."""
+    """The shortcut where a block changes the shape: a convolution and a norm."""
 
     features: int
     stride: int
@@ -126,7 +131,8 @@ class Downsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if not self.form.average_shortcut:
-            x = Conv(self.features, 1, self.stride, name="0")(x)
+            kernel = self.form.shortcut_kernel if self.stride > 1 else 1
+            x = Conv(self.features, kernel, self.stride, name="0")(x)
             return self.form.norm(name="1")(x, train)
         if self.stride > 1:
             x = average_pool(x, 2, self.stride, ceil=True)
@@ -208,6 +214,10 @@ class ResNet(nn.Module):
     attention: Literal["", "se", "eca"] = ""
     attention_share: float = 1 / 16
     average_shortcut: bool = False
+    shortcut_kernel: int = 1
+    reduce_first: int = 1
+    group_norm: bool = False
+    """Group norms (arXiv:1803.08494) of 32 groups in place of batch norms."""
     zero_init_last: bool = True
     """Whether every block begins as the identity."""
     drop_rate: float = 0.0
@@ -244,7 +254,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
-        norm = partial(BatchNorm, groups=self.batch_groups)
+        norm: Norm = GroupNorm if self.group_norm else partial(BatchNorm, groups=self.batch_groups)
         form = Form(
             norm,
             self.zero_init_last,
@@ -254,6 +264,8 @@ class ResNet(nn.Module):
             self.attention,
             self.attention_share,
             self.average_shortcut,
+            self.shortcut_kernel,
+            self.reduce_first,
         )
         if self.deep_stem:
             widths = (*self.deep_stem, 2 * self.deep_stem[-1])
@@ -306,6 +318,7 @@ resnet34d = partial(_basic, depths=_34, **_D)
 resnet50 = partial(_bottleneck, depths=_50)
 resnet50c = partial(_bottleneck, depths=_50, **_C)
 resnet50d = partial(_bottleneck, depths=_50, **_D)
+resnet50_gn = partial(_bottleneck, depths=_50, group_norm=True)
 resnet50s = partial(_bottleneck, depths=_50, **_S)
 resnet50t = partial(_bottleneck, depths=_50, **_T)
 resnet101 = partial(_bottleneck, depths=_101)
@@ -329,6 +342,16 @@ resnext101_64x4d = partial(_bottleneck, depths=_101, **_64x4d)
 wide_resnet50_2 = partial(_bottleneck, depths=_50, base_width=128)
 wide_resnet101_2 = partial(_bottleneck, depths=_101, base_width=128)
 
+senet154 = partial(
+    _bottleneck,
+    depths=_152,
+    cardinality=64,
+    base_width=4,
+    attention="se",
+    shortcut_kernel=3,
+    reduce_first=2,
+    **_S,
+)
 seresnet18 = partial(_basic, depths=_18, attention="se")
 seresnet34 = partial(_basic, depths=_34, attention="se")
 seresnet50 = partial(_bottleneck, depths=_50, attention="se")

@@ -107,10 +107,11 @@ class Stage(nn.Module):
 
 
 class Stem(nn.Module):
-    """7 x 7, or three of 3 x 3 (`deep`); then the maximum over 3 x 3."""
+    """7 x 7, or three of 3 x 3; then the maximum over 3 x 3."""
 
     features: int
-    deep: bool
+    deep: tuple[int, ...]
+    """Channels of the first two of three."""
     zero_padding: bool
     """The pooling's padding is zeros that may win, as in BiT."""
     norm: Norm
@@ -119,10 +120,9 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if self.deep:
-            x = self.conv(self.features // 2, 3, 2, name="conv1")(x)
-            x = relu(self.norm(name="norm1")(x, train))
-            x = self.conv(self.features // 2, 3, name="conv2")(x)
-            x = relu(self.norm(name="norm2")(x, train))
+            for i, width in enumerate(self.deep, 1):
+                x = self.conv(width, 3, 2 if i == 1 else 1, name=f"conv{i}")(x)
+                x = relu(self.norm(name=f"norm{i}")(x, train))
             x = self.conv(self.features, 3, name="conv3")(x)
         else:
             x = self.conv(self.features, 7, 2, name="conv")(x)
@@ -158,9 +158,11 @@ class ResNetV2(nn.Module):
     stem_width: int = 64
     basic: bool = False
     """Blocks of two convolutions of 3 x 3."""
-    deep_stem: bool = False
+    deep_stem: tuple[int, ...] = ()
+    """Widths of the stem's first two convolutions, where there are three of 3 x 3."""
     average_shortcut: bool = False
     """Shortcuts take the stride by averages over 2 x 2."""
+    group_norm: bool = False
     standardised: bool = False
     """Group norms and standardised weights, as BiT has them."""
     drop_rate: float = 0.0
@@ -187,9 +189,9 @@ class ResNetV2(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         norm: Norm = partial(BatchNorm, groups=self.batch_groups)
-        conv: Any = Conv
-        if self.standardised:
-            norm, conv = GroupNorm, StdConv
+        if self.group_norm or self.standardised:
+            norm = GroupNorm
+        conv: Any = StdConv if self.standardised else Conv
         x = Stem(self.stem_width, self.deep_stem, self.standardised, norm, conv, name="stem")(
             images, train
         )
@@ -210,7 +212,7 @@ class ResNetV2(nn.Module):
 _18, _34, _50 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3)
 _101, _152 = (3, 4, 23, 3), (3, 8, 36, 3)
 _basic = partial(ResNetV2, basic=True, widths=(64, 128, 256, 512))
-_D: dict[str, Any] = {"deep_stem": True, "average_shortcut": True}
+_D: dict[str, Any] = {"deep_stem": (32, 32), "average_shortcut": True}
 
 resnetv2_18 = partial(_basic, depths=_18)
 resnetv2_18d = partial(_basic, depths=_18, **_D)
@@ -218,6 +220,8 @@ resnetv2_34 = partial(_basic, depths=_34)
 resnetv2_34d = partial(_basic, depths=_34, **_D)
 resnetv2_50 = partial(ResNetV2, depths=_50)
 resnetv2_50d = partial(ResNetV2, depths=_50, **_D)
+resnetv2_50d_gn = partial(resnetv2_50d, group_norm=True)
+resnetv2_50t = partial(resnetv2_50d, deep_stem=(24, 32))
 resnetv2_101 = partial(ResNetV2, depths=_101)
 resnetv2_101d = partial(ResNetV2, depths=_101, **_D)
 resnetv2_152 = partial(ResNetV2, depths=_152)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from imgclf.models.layers import (
     BatchNorm,
     Conv,
     ConvNormAct,
+    EfficientChannelAttention,
     Norm,
     Numbered,
     PooledHead,
@@ -75,7 +76,7 @@ class Block(nn.Module):
     features: int
     layers: int
     depthwise: bool
-    attention: bool
+    attention: str
     residual: bool
     drop_path: float
     norm: Norm
@@ -88,8 +89,10 @@ class Block(nn.Module):
         chain = Chain(self.inner, self.layers, self.depthwise, self.norm, name="conv_mid")
         x = jnp.concatenate([shortcut, *chain(x, train)], -1)
         x = ConvNormAct(self.features, 1, norm=self.norm, name="conv_concat")(x, train)
-        if self.attention:
+        if self.attention == "ese":
             x = EffectiveSqueezeExcite(name="attn")(x)
+        elif self.attention == "eca":
+            x = EfficientChannelAttention(name="attn")(x)
         x = StochasticDepth(self.drop_path)(x, train)
         return x + shortcut if self.residual else x
 
@@ -124,6 +127,8 @@ class VoVNet(nn.Module):
     """Whether the chains' convolutions, and the stem's last two, are separable ones."""
     second: bool = True
     """The paper's second version: with shortcuts, and attention at each stage's end."""
+    attention: Literal["ese", "eca"] = "ese"
+    """Which: by one linear map of all channels, or along them (arXiv:1910.03151)."""
     drop_rate: float = 0.0
     """Share of the features that dropout takes away before the classifier."""
     stochastic_depth: float = 0.0
@@ -179,7 +184,7 @@ class VoVNet(nn.Module):
                     self.widths[i],
                     self.layers,
                     self.depthwise,
-                    attention=self.second and j == depth - 1,
+                    attention=self.attention if self.second and j == depth - 1 else "",
                     residual=self.second and j > 0,
                     drop_path=rates.pop(0),
                     norm=self._norm(),
@@ -200,5 +205,6 @@ ese_vovnet19b_dw = partial(ese_vovnet19b, **_DEPTHWISE)
 ese_vovnet19b_slim = partial(ese_vovnet19b, **_SLIM)
 ese_vovnet19b_slim_dw = partial(ese_vovnet19b, **_SLIM, **_DEPTHWISE)
 ese_vovnet39b = partial(VoVNet, depths=(1, 1, 2, 2), layers=5)
+eca_vovnet39b = partial(ese_vovnet39b, attention="eca")
 ese_vovnet57b = partial(VoVNet, depths=(1, 1, 4, 3), layers=5)
 ese_vovnet99b = partial(VoVNet, depths=(1, 3, 9, 3), layers=5)

@@ -78,7 +78,7 @@ NARROW = {
         "blocks": ("Mixed_5b", "Mixed_6a", "Mixed_6b", "Mixed_7a", "Mixed_7b"),
     },
     "squeezenet1_1": {"squeezed": (2, 2, 4, 4, 4, 4, 4, 4)},
-    "densenet121": {"depths": (2, 2), "growth": 4, "stem_width": 8},
+    "densenet121": {"depths": (2, 2), "growth": 4, "stem_widths": (8,)},
     "shufflenet_v2_x0_5": {"widths": (8, 16, 16), "depths": (2, 2), "stem_width": 8},
     "vit_tiny_patch16_224": {"width": 8, "depth": 2, "heads": 2, "zero_init_head": False},
     "deit_tiny_distilled_patch16_224": {

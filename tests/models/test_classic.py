@@ -117,7 +117,7 @@ def test_heads_in_the_middle_learn_when_asked_and_are_not_missed_otherwise(
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("densenet121", {"depths": (2, 2), "growth": 4, "stem_width": 8}),
+        ("densenet121", {"depths": (2, 2), "growth": 4, "stem_widths": (8,)}),
         ("squeezenet1_1", {"squeezed": (2, 2, 4, 4, 4, 4, 4, 4)}),
         ("shufflenet_v2_x0_5", {"widths": (8, 16, 16), "depths": (2, 2), "stem_width": 8}),
         ("googlenet", {"share": 0.1}),
