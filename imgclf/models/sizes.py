@@ -6,19 +6,18 @@ with names, these are worked out anew.
 
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 from imgclf.models.table import TABLE, entry
 
+_FILE = Path(__file__).with_name("sizes.csv")
 CLASSES = 1000
 """For so many classes the sizes are kept."""
 
 
 def kept() -> dict[str, tuple[int, int]]:
     """Parameters and multiply-adds of an image of its own size, by the network's name."""
-    text = resources.files("imgclf.models").joinpath("sizes.csv").read_text()
-    rows = (line.split(",") for line in text.splitlines())
+    rows = (line.split(",") for line in _FILE.read_text().splitlines())
     return {name: (int(parameters), int(products)) for name, parameters, products in rows}
 
 
@@ -57,4 +56,4 @@ if __name__ == "__main__":
         found[name] = _worked_out(name, CLASSES)
         print(name, *found[name])
     lines = [f"{name},{found[name][0]},{found[name][1]}\n" for name in TABLE]
-    Path(__file__).with_name("sizes.csv").write_text("".join(lines))
+    _FILE.write_text("".join(lines))

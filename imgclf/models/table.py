@@ -7,7 +7,7 @@ and what images go through for the weights that are published under the name.
 
 import csv
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from typing import cast
 
 from imgclf.errors import UserError, unknown
@@ -43,7 +43,7 @@ def _entry(row: dict[str, str]) -> Entry:
     return Entry(row["family"], preprocess, int(row["minimum_size"]))
 
 
-_LINES = resources.files("imgclf.models").joinpath("networks.csv").read_text().splitlines()
+_LINES = Path(__file__).with_name("networks.csv").read_text().splitlines()
 TABLE: dict[str, Entry] = {row["network"]: _entry(row) for row in csv.DictReader(_LINES)}
 
 
