@@ -1,4 +1,7 @@
-"""MnasNets (Tan et al. 2018, arXiv:1807.11626): B1, A1 with squeeze-and-excitation, and small."""
+"""MnasNets (Tan et al. 2018, arXiv:1807.11626): B1, A1 with squeeze-and-excitation, and small.
+
+`mnasnet1_3` is torchvision's; timm has none of that width.
+"""
 
 from functools import partial
 
@@ -51,6 +54,7 @@ def _a1(width: float) -> partial:
 mnasnet_050 = _b1(0.5)
 mnasnet_075 = _b1(0.75)
 mnasnet_100 = _b1(1.0)
+mnasnet1_3 = _b1(1.3)
 mnasnet_140 = _b1(1.4)
 semnasnet_050 = _a1(0.5)
 semnasnet_075 = _a1(0.75)

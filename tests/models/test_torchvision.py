@@ -21,9 +21,10 @@ from imgclf.models.efficient_blocks import (
 )
 from imgclf.models.efficient_network import BlockNetwork
 from imgclf.models.regnet import RegNet
+from imgclf.models.sizes import kept
 from imgclf.models.swin import SwinTransformer
 from imgclf.models.torchvision import preprocess_of
-from imgclf.models.vit import VisionTransformer
+from imgclf.models.vision_transformer import VisionTransformer
 from imgclf.models.weights import read
 from imgclf.preprocess import IMAGENET, Preprocess
 
@@ -323,3 +324,16 @@ def test_images_are_normalised_as_torchvisions_weights_were_trained(tmp_path):
     assert models.preprocess_with(tmp_path / "absent.npz", Preprocess()) == Preprocess()
     own = Preprocess(mean=(0.5,), std=(0.5,))
     assert models.preprocess_with(tmp_path / "theirs.safetensors", own) == own
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),  # torchvision's documentation of its weights has the numbers
+    [
+        ("mnasnet1_3", 6282256),
+        ("regnetx_004_tv", 5495976),
+        ("regnety_008_tv", 6432512),
+        ("regnety_080_tv", 39381472),
+    ],
+)
+def test_networks_of_torchvisions_own_widths_are_as_large_as_there(name, parameters):
+    assert kept()[name][0] == parameters
