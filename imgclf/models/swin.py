@@ -1,9 +1,11 @@
-"""Swin transformers (arXiv:2103.14030) and those of a searched space (arXiv:2111.14725).
+"""Swin transformers (arXiv:2103.14030), V2 (arXiv:2111.09883), and S3 (arXiv:2111.14725).
 
 Tokens stay images, (b, h, w, d): attention is within windows, which every second block shifts.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -17,10 +19,13 @@ from imgclf.models.layers import (
     Dense,
     LayerNorm,
     Mlp,
+    Numbered,
     StochasticDepth,
     global_average,
     linear_rates,
     linear_uniform,
+    plus,
+    relu,
     truncated_normal,
 )
 from imgclf.models.network import Outputs
@@ -39,23 +44,37 @@ _TORCHVISION: Names = (
 )
 
 
-class WindowAttention(nn.Module):
-    """Self-attention within windows, with a bias for each relative position and head.
-
-    `window` is the one that the table of biases is for; where the images are smaller, the smaller
-    window takes the middle of the table. With `shifted`, the windows begin half a window further.
-    """
+@dataclass(frozen=True)
+class Form:
+    """What the blocks of one stage have in common."""
 
     heads: int
     window: int
+    """Side of the windows, in places, where images are not smaller."""
+    second: bool
+    """The attention and the order of V2."""
+    trained_window: int
+    zero_init_last: bool
+
+
+class WindowAttention(nn.Module):
+    """Self-attention within windows, with a bias for each relative position and head.
+
+    In the first version there is a table of biases for the `window`; a smaller one takes the middle
+    of it. In V2 a perceptron (`cpb_mlp`) makes them, and attention is by the cosine, times a
+    trained scale of each head. With `shifted`, the windows begin half a window further.
+    """
+
+    form: Form
     shifted: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         b, height, width, d = x.shape
-        size = min(height, self.window), min(width, self.window)
+        window = self.form.window
+        size = min(height, window), min(width, window)
         shift = tuple(
-            self.window // 2 if self.shifted and side > part else 0
+            window // 2 if self.shifted and side > part else 0
             for side, part in zip((height, width), size, strict=True)
         )
         x = jnp.roll(x, (-shift[0], -shift[1]), (1, 2))
@@ -63,19 +82,75 @@ class WindowAttention(nn.Module):
         padded = x.shape[1:3]
         windows = _split(x, size)
         n, t = windows.shape[1:3]
-        qkv = _dense(3 * d, name="qkv")(windows)
-        qkv = qkv.reshape(b * n, t, 3, self.heads, d // self.heads)
-        query, key, value = jnp.moveaxis(qkv, 2, 0)
-        shape = ((2 * self.window - 1) ** 2, self.heads)
-        table = self.param("relative_position_bias_table", truncated_normal(), shape)
-        bias = jnp.moveaxis(table[relative_positions(size, self.window)], -1, 0)[None]
+        query, key, value = self._projected(windows)
+        bias = self._biases(size)[None]
         if any(shift):
             apart = separated(padded, size, shift)[:, None]
             bias = jnp.tile(bias + jnp.where(apart, -100.0, 0.0), (b, 1, 1, 1))
-        y = jax.nn.dot_product_attention(query, key, value, bias=bias.astype(x.dtype))
+        scale = 1.0 if self.form.second else None
+        y = jax.nn.dot_product_attention(query, key, value, bias.astype(x.dtype), scale=scale)
         y = _dense(d, name="proj")(y.reshape(b, n, t, d))
         y = _join(y, size, padded)[:, :height, :width]
         return jnp.roll(y, shift, (1, 2))
+
+    def _projected(self, windows: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # (b, n, t, d) to query, key and value, each (b * n, t, heads, d / heads).
+        _, _, t, d = windows.shape
+        heads, second = self.form.heads, self.form.second
+        qkv = _dense(3 * d, use_bias=not second, name="qkv")(windows)
+        if second:
+            zeros = nn.initializers.zeros
+            of_query, of_value = (self.param(name, zeros, (d,)) for name in ("q_bias", "v_bias"))
+            qkv = plus(qkv, jnp.concatenate([of_query, jnp.zeros(d), of_value]))
+        query, key, value = jnp.moveaxis(qkv.reshape(-1, t, 3, heads, d // heads), 2, 0)
+        if second:
+            scale = self.param("logit_scale", nn.initializers.constant(math.log(10)), (heads, 1, 1))
+            scale = jnp.exp(jnp.minimum(scale[:, 0], math.log(100)))
+            query = (_unit(query) * scale).astype(qkv.dtype)
+            key = _unit(key).astype(qkv.dtype)
+        return query, key, value
+
+    def _biases(self, size: tuple[int, int]) -> jax.Array:
+        # (heads, t, t) for windows of that size.
+        form = self.form
+        if form.second:
+            window, offsets = max(size), log_spaced(size, form.trained_window)
+            table = 16 * jax.nn.sigmoid(PositionBiases(form.heads, name="cpb_mlp")(offsets))
+        else:
+            window, shape = form.window, ((2 * form.window - 1) ** 2, form.heads)
+            table = self.param("relative_position_bias_table", truncated_normal(), shape)
+        return jnp.moveaxis(table[relative_positions(size, window)], -1, 0)
+
+
+class PositionBiases(nn.Module):
+    """A perceptron from offsets (n, 2) to a bias for each head, (n, heads)."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, offsets: np.ndarray) -> jax.Array:
+        hidden = relu(_dense(512, name="0")(jnp.asarray(offsets)))
+        return _dense(self.heads, use_bias=False, name="2")(hidden)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
+
+
+def log_spaced(size: tuple[int, int], trained: int = 0) -> np.ndarray:
+    """Offsets (n, 2) of places in a window of that size, for the rows of `relative_positions`.
+
+    From -1 to 1 across the window that they were `trained` with (0: of this size), and further in a
+    larger one, on a logarithmic scale (equation 4 of arXiv:2111.09883).
+
+    >>> log_spaced((1, 2))[:, 1].round(2).tolist()[:3]
+    [-1.06, 0.0, 1.06]
+    """
+    steps = np.arange(1 - max(size), max(size), dtype=np.float32)
+    axes = [8 * steps / max((trained or side) - 1, 1) for side in size]
+    offsets = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    return np.sign(offsets) * np.log2(np.abs(offsets) + 1) / np.float32(3)
 
 
 def _split(x: jax.Array, size: tuple[int, int]) -> jax.Array:
@@ -121,24 +196,33 @@ def separated(shape: tuple[int, ...], size: tuple[int, int], shift: tuple[int, .
 
 
 class Block(nn.Module):
-    """Attention within windows, then a perceptron for each place; each with a shortcut."""
+    """Attention within windows, then a perceptron for each place; each with a shortcut.
 
-    heads: int
-    window: int
+    A norm comes before each, in V2 behind it.
+    """
+
+    form: Form
     shifted: bool
     rate: float
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        attention = WindowAttention(self.heads, self.window, self.shifted, name="attn")
-        y = attention(_norm(name="norm1")(x))
-        x = x + StochasticDepth(self.rate)(y, train)
-        y = Mlp(4 * x.shape[-1], name="mlp")(_norm(name="norm2")(x), train)
-        return x + StochasticDepth(self.rate)(y, train)
+        attention = WindowAttention(self.form, self.shifted, name="attn")
+        perceptron = Mlp(4 * x.shape[-1], name="mlp")
+        drop = StochasticDepth(self.rate)
+        if not self.form.second:
+            x = x + drop(attention(_norm(name="norm1")(x)), train)
+            return x + drop(perceptron(_norm(name="norm2")(x), train), train)
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        norm = partial(_norm, scale_init=zeros if self.form.zero_init_last else ones)
+        x = x + drop(norm(name="norm1")(attention(x)), train)
+        return x + drop(norm(name="norm2")(perceptron(x, train)), train)
 
 
 class PatchMerging(nn.Module):
     """Each 2 x 2 places become one of twice the channels; odd sides are padded with zeros."""
+
+    second: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -146,54 +230,26 @@ class PatchMerging(nn.Module):
         x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
         b, height, width, _ = x.shape
         x = x.reshape(b, height // 2, 2, width // 2, 2, d).transpose(0, 1, 3, 4, 2, 5)
-        x = _norm(name="norm")(x.reshape(b, height // 2, width // 2, 4 * d))
-        return _dense(2 * d, use_bias=False, name="reduction")(x)
-
-
-class Blocks(nn.Module):
-    """A block for each of the `rates` of stochastic depth; every second one is shifted."""
-
-    rates: tuple[float, ...]
-    heads: int
-    window: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        for i, rate in enumerate(self.rates):
-            x = Block(self.heads, self.window, i % 2 == 1, rate, name=str(i))(x, train)
-        return x
+        x = x.reshape(b, height // 2, width // 2, 4 * d)
+        reduction = _dense(2 * d, use_bias=False, name="reduction")
+        if self.second:
+            return _norm(name="norm")(reduction(x))
+        return reduction(_norm(name="norm")(x))
 
 
 class Stage(nn.Module):
-    """The blocks of one width, after a merging of patches where that is asked for."""
+    """Blocks of one width, one for each rate of stochastic depth; every second one is shifted."""
 
     rates: tuple[float, ...]
-    heads: int
-    window: int
+    form: Form
     downsample: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if self.downsample:
-            x = PatchMerging(name="downsample")(x)
-        return Blocks(self.rates, self.heads, self.window, name="blocks")(x, train)
-
-
-class Stages(nn.Module):
-    """All stages, one after another."""
-
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    windows: tuple[int, ...]
-    stochastic_depth: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        rates = linear_rates(self.stochastic_depth, sum(self.depths))
-        for i, depth in enumerate(self.depths):
-            own, rates = tuple(rates[:depth]), rates[depth:]
-            x = Stage(own, self.heads[i], self.windows[i], i > 0, name=str(i))(x, train)
-        return x
+            x = PatchMerging(self.form.second, name="downsample")(x)
+        blocks = [partial(Block, self.form, i % 2 == 1, r) for i, r in enumerate(self.rates)]
+        return Numbered(blocks, name="blocks")(x, train)
 
 
 class Patches(nn.Module):
@@ -234,6 +290,12 @@ class SwinTransformer(nn.Module):
     heads: tuple[int, ...]
     windows: tuple[int, ...] = (7, 7, 7, 7)
     """Side of each stage's windows, in places."""
+    second: bool = False
+    """Whether it is of V2."""
+    trained_windows: tuple[int, ...] = (0, 0, 0, 0)
+    """In V2, the sides of the windows that the weights were trained with; 0: of these."""
+    zero_init_last: bool = True
+    """Whether every block of V2 begins as the identity."""
     drop_rate: float = 0.0
     """Share of the features that dropout takes away before the classifier."""
     stochastic_depth: float = 0.0
@@ -249,21 +311,52 @@ class SwinTransformer(nn.Module):
     @nn.nowrap
     def from_file(self, stored: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """The arrays of a file; those of torchvision's same network under timm's names."""
-        return renamed(stored, _TORCHVISION)
+        found = renamed(stored, _TORCHVISION)
+        if self.second:
+            for name in [each for each in found if each.endswith(".qkv.bias")]:
+                attention, (of_query, _, of_value) = (
+                    name[: -len("qkv.bias")],
+                    np.split(found.pop(name), 3),
+                )
+                found |= {f"{attention}q_bias": of_query, f"{attention}v_bias": of_value}
+        return found
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         x = Patches(self.width, name="patch_embed")(images)
-        options = self.depths, self.heads, self.windows, self.stochastic_depth
-        x = Stages(*options, name="layers")(x, train)
+        x = Numbered(self._layers(), name="layers")(x, train)
         features = global_average(_norm(name="norm")(x))
         head = Head(self.num_classes, self.drop_rate, name="head")
         return Outputs(head(features, train), features)
+
+    def _layers(self) -> list[partial[Stage]]:
+        rates = linear_rates(self.stochastic_depth, sum(self.depths))
+        stages: list[partial[Stage]] = []
+        for i, depth in enumerate(self.depths):
+            own, rates = tuple(rates[:depth]), rates[depth:]
+            form = Form(
+                self.heads[i],
+                self.windows[i],
+                self.second,
+                self.trained_windows[i],
+                self.zero_init_last,
+            )
+            stages.append(partial(Stage, own, form, downsample=i > 0))
+        return stages
 
 
 def _swin(width: int, third: int) -> partial[SwinTransformer]:
     heads = tuple(width // 32 * 2**i for i in range(4))
     return partial(SwinTransformer, width=width, depths=(2, 2, third, 2), heads=heads)
+
+
+def _second(width: int, third: int, window: int, trained: bool = False) -> partial:
+    return partial(
+        _swin(width, third),
+        windows=(window,) * 4,
+        second=True,
+        trained_windows=(12, 12, 12, 6) if trained else (0,) * 4,
+    )
 
 
 _LARGER = (12, 12, 12, 12)
@@ -277,3 +370,15 @@ swin_large_patch4_window12_384 = partial(_swin(192, 18), windows=_LARGER)
 swin_s3_tiny_224 = partial(_swin(96, 6), windows=(7, 7, 14, 7))
 swin_s3_small_224 = partial(_swin(96, 18), windows=(14, 14, 14, 7))
 swin_s3_base_224 = partial(_swin(96, 30), windows=(7, 7, 14, 7))
+swinv2_tiny_window8_256 = _second(96, 6, 8)
+swinv2_tiny_window16_256 = _second(96, 6, 16)
+swinv2_small_window8_256 = _second(96, 18, 8)
+swinv2_small_window16_256 = _second(96, 18, 16)
+swinv2_base_window12_192 = _second(128, 18, 12)
+swinv2_base_window8_256 = _second(128, 18, 8)
+swinv2_base_window16_256 = _second(128, 18, 16)
+swinv2_base_window12to16_192to256 = _second(128, 18, 16, trained=True)
+swinv2_base_window12to24_192to384 = _second(128, 18, 24, trained=True)
+swinv2_large_window12_192 = _second(192, 18, 12)
+swinv2_large_window12to16_192to256 = _second(192, 18, 16, trained=True)
+swinv2_large_window12to24_192to384 = _second(192, 18, 24, trained=True)

@@ -48,7 +48,8 @@ _LAST_NAMES = {
 _WRAPPERS = ("_orig_mod.", "state_dict.", "module.", "model.")
 _BUFFERS = (
     "num_batches_tracked",
-    "relative_position_index",  # of Swin, as the next
+    "relative_position_index",  # of Swin, as the next two
+    "relative_coords_table",
     "attn_mask",
     "mask_token",  # of DINOv2's own training
 )

@@ -374,6 +374,20 @@ BEGINNINGS: tuple[tuple[str, Mapping[str, Any], Rules], ...] = (
             **NORMS,
         },
     ),
+    # timm's swin_transformer_v2: its _init_weights, _init_respostnorm and WindowAttention.
+    (
+        "swinv2_tiny_window8_256",
+        {"width": 8, "depths": (2, 2), "heads": (2, 2)},
+        {
+            "*.norm1.scale": ZERO,
+            "*.norm2.scale": ZERO,
+            "*.logit_scale": Spread(math.log(10)),
+            "*_bias": ZERO,
+            "patch_embed.proj.*": pytorch,
+            "*.kernel": SMALL,
+            **NORMS,
+        },
+    ),
     # PyTorch's nn.LSTM, nn.GRU and nn.Linear; the convolutions are as in ResNets.
     ("lstm", {"width": 8}, {"embed.proj.*": pytorch, **RECURRENT}),
     ("gru", {"width": 8}, {"embed.proj.*": pytorch, "rnn.*": gru, "fc.*": pytorch}),

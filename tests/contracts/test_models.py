@@ -103,6 +103,12 @@ NARROW = {
     },
     "convnextv2_atto": {"widths": (4, 8), "depths": (1, 1)},
     "swin_tiny_patch4_window7_224": {"width": 8, "depths": (2, 2), "heads": (2, 2)},
+    "swinv2_tiny_window8_256": {
+        "width": 8,
+        "depths": (2, 2),
+        "heads": (2, 2),
+        "zero_init_last": False,
+    },
 }
 
 

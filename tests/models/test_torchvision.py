@@ -300,6 +300,23 @@ def test_every_array_of_torchvisions_comes_to_its_place(name, tmp_path):
     assert stated == Preprocess(mean=IMAGENET.mean, std=IMAGENET.std)
 
 
+def test_the_second_swins_biases_of_queries_keys_and_values_are_taken_apart(tmp_path):
+    network, params, model_state = made(partial(swin, second=True))
+    models.save_weights(network, params, model_state, tmp_path / "ours.safetensors")
+    theirs = dict(read(tmp_path / "ours.safetensors"))
+    for name in [name for name in theirs if name.endswith(".q_bias")]:
+        query, value = theirs.pop(name), theirs.pop(name.replace("q_bias", "v_bias"))
+        # torchvision has one for keys, too, and takes it for zero.
+        theirs[name.replace("q_bias", "qkv.bias")] = np.concatenate([query, 9 + query, value])
+        theirs[name.replace("q_bias", "relative_coords_table")] = np.ones((1, 3, 3, 2), np.float32)
+    save_file(theirs, tmp_path / "theirs.safetensors")
+    found, _, note = models.load_weights(
+        network, params, model_state, tmp_path / "theirs.safetensors"
+    )
+    assert not note
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+
+
 def test_a_network_that_pads_as_tensorflow_does_refuses_them(tmp_path):
     network, params, model_state = made(mobilenet_v2)
     models.save_weights(network, params, model_state, tmp_path / "ours.safetensors")

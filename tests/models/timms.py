@@ -23,6 +23,10 @@ _CONVNEXT = (
     {"depths": (1, 1, 2, 1), "widths": (8, 16, 32, 64)},
     {"depths": (1, 1, 2, 1), "dims": (8, 16, 32, 64)},
 )
+_SWIN = (
+    {"width": 16, "depths": (2, 2), "heads": (2, 4)},
+    {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "img_size": 64},
+)
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "convnext_large_mlp": (
@@ -47,6 +51,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "resnetv2_50t": _SHALLOW,
     "senet154": _SHALLOW,
     "seresnetaa50d": _SHALLOW,
+    "swinv2_base_window12to16_192to256": (
+        {**_SWIN[0], "windows": (16, 16), "trained_windows": (12, 6)},
+        {**_SWIN[1], "window_size": 16, "pretrained_window_sizes": (12, 6)},
+    ),
+    "swinv2_tiny_window8_256": (
+        {**_SWIN[0], "windows": (4, 4)},
+        {**_SWIN[1], "window_size": 4},
+    ),
     "tinynet_e": ({}, {}),
     "vit_base_patch32_clip_quickgelu_224": _VIT,
     "vit_giantopt_patch16_siglip_256": _VIT,
