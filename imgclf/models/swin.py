@@ -141,11 +141,11 @@ def _unit(x: jax.Array) -> jax.Array:
 def log_spaced(size: tuple[int, int], trained: int = 0) -> np.ndarray:
     """Offsets (n, 2) of places in a window of that size, for the rows of `relative_positions`.
 
-    From -1 to 1 across the window that they were `trained` with (0: of this size), and further in a
-    larger one, on a logarithmic scale (equation 4 of arXiv:2111.09883).
+    Each is sign(o) * log8(1 + |o|) of an offset o that is 8 across the window that they were
+    `trained` with (0: of this size; equation 4 of arXiv:2111.09883).
 
-    >>> log_spaced((1, 2))[:, 1].round(2).tolist()[:3]
-    [-1.06, 0.0, 1.06]
+    >>> (8 ** log_spaced((1, 2))[:3, 1]).round().tolist()
+    [0.0, 1.0, 9.0]
     """
     steps = np.arange(1 - max(size), max(size), dtype=np.float32)
     axes = [8 * steps / max((trained or side) - 1, 1) for side in size]

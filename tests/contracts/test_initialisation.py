@@ -281,7 +281,7 @@ BEGINNINGS: tuple[tuple[str, Mapping[str, Any], Rules], ...] = (
     ),
     (
         "densenet121",
-        {"depths": (2, 2), "growth": 4, "stem_width": 8},
+        {"depths": (2, 2), "growth": 4, "stem_widths": (8,)},
         {"classifier.kernel": pytorch, "*.kernel": he_in, **NORMS},
     ),
     # timm's convnext._init_weights and MetaFormer._init_weights.
