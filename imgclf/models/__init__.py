@@ -2,8 +2,9 @@
 
 What leaves this room: `Network` and `Outputs`; `names`, `entry` and `create`, which make a network
 from a name of the table (`table.py`) or from a person's own function; `load`, `load_weights`,
-`preprocess_with` and `save_weights`; `count_parameters`, `multiply_adds` and `layers_of`. Importing
-it imports no JAX.
+`preprocess_with` and `save_weights`; `reset_classifier`, `stack`, `unstack` and `fuse`, which turn
+parameters into those of another form; `count_parameters`, `multiply_adds` and `layers_of`.
+Importing it imports no JAX.
 """
 
 import importlib
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from imgclf.models.classifier import reset_classifier
     from imgclf.models.depth import stack, unstack
     from imgclf.models.network import Network, Outputs
+    from imgclf.models.repvgg import fuse
     from imgclf.models.summary import count_parameters, layers_of, multiply_adds
     from imgclf.models.weights import load, load_weights, preprocess_with, save_weights
 
@@ -31,6 +33,7 @@ __all__ = [
     "count_parameters",
     "create",
     "entry",
+    "fuse",
     "layers_of",
     "load",
     "load_weights",
@@ -56,6 +59,7 @@ _LAZY = {
     "unstack": "depth",
     "Network": "network",
     "Outputs": "network",
+    "fuse": "repvgg",
     "count_parameters": "summary",
     "layers_of": "summary",
     "multiply_adds": "summary",

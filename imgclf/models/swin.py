@@ -24,6 +24,7 @@ from imgclf.models.layers import (
     global_average,
     linear_rates,
     linear_uniform,
+    not_empty,
     plus,
     relu,
     truncated_normal,
@@ -262,7 +263,7 @@ class Patches(nn.Module):
         x = Conv(
             self.width, 4, 4, padding=0, use_bias=True, kernel_init=linear_uniform, name="proj"
         )(images)
-        return _norm(name="norm")(x)
+        return _norm(name="norm")(not_empty(x))
 
 
 class Head(nn.Module):

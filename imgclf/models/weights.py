@@ -215,19 +215,14 @@ def _fitted(
             )
         else:
             misshapen.append(f"{name}: {found} where {wanted} is wanted")
-    misfits = [
-        _listed(what, which)
-        for what, which in (
-            ("missing", missing),
-            ("unexpected", list(unexpected)),
-            ("of another shape", misshapen),
-        )
-        if which
-    ]
+    misfits = {"missing": missing, "unexpected": [*unexpected], "of another shape": misshapen}
+    misfits = {what: which for what, which in misfits.items() if which}
     if misfits:
+        counts = ", ".join(f"{len(which)} {what}" for what, which in misfits.items())
+        names = "; ".join(f"{what}: {', '.join(which)}" for what, which in misfits.items())
         raise UserError(
             f"The `weights` of `{network.name}` must have its names and shapes; got {str(path)!r} "
-            f"with {', '.join(misfits)}"
+            f"with {counts} ({names})"
         )
     fitted = unflatten_dict(values)
     params = fitted.pop("params", {})

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,3 +153,21 @@ def test_images_of_another_rank_are_refused_when_it_is_applied_too(mine):
     network, params, model_state = mine
     with pytest.raises(UserError, match=r"must be \(b, h, w, c\); got \(8, 8, 3\)$"):
         network.apply(params, model_state, jnp.zeros((8, 8, 3)), train=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "options"),
+    [
+        ("alexnet", 30, {"width": 4, "hidden": 16}),
+        ("convnext_tiny", 4, {"widths": (8, 16), "depths": (1, 1)}),
+        ("densenet121", 16, {"depths": (1, 1, 1, 1), "growth": 4, "stem_widths": (8,)}),
+        ("densenet121", 16, {"depths": (1, 1, 1, 1), "growth": 4, "dense": True}),
+        ("swin_tiny_patch4_window7_224", 3, {"width": 8, "depths": (1, 1), "heads": (1, 1)}),
+        ("vit_tiny_patch16_224", 15, {"width": 8, "depth": 1, "heads": 1}),
+    ],
+)
+def test_images_of_which_nothing_is_left_are_refused(name, side, options):
+    network = models.create(name, 5, **options)
+    shapes = jax.eval_shape(network.initialise, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    with pytest.raises(UserError, match="images are too small for the network"):
+        jax.eval_shape(partial(network.apply, train=False), *shapes, jnp.zeros((1, side, side, 3)))

@@ -29,6 +29,7 @@ from imgclf.models.layers.pooling import (
     average_pool,
     global_average,
     max_pool,
+    not_empty,
     pooled,
 )
 from imgclf.models.layers.pyramid import adaptive_max, spatial_pyramid
@@ -98,6 +99,7 @@ __all__ = [
     "linear_rates",
     "linear_uniform",
     "max_pool",
+    "not_empty",
     "plain_operations",
     "plus",
     "pooled",

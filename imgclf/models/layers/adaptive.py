@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 
+from imgclf.models.layers.pooling import not_empty
+
 
 def adaptive_average(x_bhwc: jax.Array, size: int | tuple[int, int]) -> jax.Array:
     """The means of `size` x `size` windows, or rows and columns of them, by PyTorch's rule.
 
     Window i of n goes from floor(i * side / n) up to ceil((i + 1) * side / n); they may overlap.
     """
+    x_bhwc = not_empty(x_bhwc)
     for axis, n in zip((1, 2), (size, size) if isinstance(size, int) else size, strict=True):
         side = x_bhwc.shape[axis]
         if side != n:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from imgclf.errors import UserError
 from imgclf.models.layers import fast_pooling
 from imgclf.models.layers.convolution import Padding, sides
 from imgclf.models.layers.fast_pooling import Sides
@@ -85,13 +86,26 @@ def average_pool(
 
 
 def global_average(x_bhwc: jax.Array) -> jax.Array:
-    """The mean over all places, (b, c), in float32: a head fed by it gives float32 logits."""
-    return x_bhwc.mean((1, 2), dtype=jnp.float32)
+    """The mean over all places, (b, c), in float32: a head fed by it gives float32 logits.
+
+    Raises a `UserError` where there is no place, as does `pooled`.
+    """
+    return not_empty(x_bhwc).mean((1, 2), dtype=jnp.float32)
 
 
 def pooled(x_bhwc: jax.Array, dense: bool) -> jax.Array:
     """What a classifier is fed: the mean over all places or, if it is `dense`, each of them."""
-    return x_bhwc.astype(jnp.float32) if dense else global_average(x_bhwc)
+    return not_empty(x_bhwc).astype(jnp.float32) if dense else global_average(x_bhwc)
+
+
+def not_empty(x_bhwc: jax.Array) -> jax.Array:
+    """`x_bhwc`; a `UserError` where images were so small that nothing is left of them."""
+    if 0 in x_bhwc.shape[1:3]:
+        raise UserError(
+            "The images are too small for the network: of their height or width nothing is left "
+            f"after its strides (batch, height, width, channels are {x_bhwc.shape})"
+        )
+    return x_bhwc
 
 
 def _ceiled(x: jax.Array, kernel: int, stride: int, pad: object, padding: Padding) -> tuple:

@@ -12,6 +12,7 @@ from imgclf.models.layers.convolution import Conv
 from imgclf.models.layers.initial import Initializer, truncated_normal
 from imgclf.models.layers.linear import Dense
 from imgclf.models.layers.norms import LayerNorm
+from imgclf.models.layers.pooling import not_empty
 
 _ZEROS = nn.initializers.zeros
 
@@ -31,7 +32,7 @@ class PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return Conv(
+        patches = Conv(
             self.features,
             self.patch,
             self.patch,
@@ -40,7 +41,8 @@ class PatchEmbed(nn.Module):
             kernel_init=self.kernel_init,
             bias_init=self.bias_init,
             name="proj",
-        )(x)
+        )
+        return not_empty(patches(x))
 
 
 def resized_positions(positions: jax.Array, prefix: int, grid: tuple[int, int]) -> jax.Array:
