@@ -216,13 +216,15 @@ def _fitted(
         else:
             misshapen.append(f"{name}: {found} where {wanted} is wanted")
     misfits = {"missing": missing, "unexpected": [*unexpected], "of another shape": misshapen}
-    misfits = {what: which for what, which in misfits.items() if which}
-    if misfits:
-        counts = ", ".join(f"{len(which)} {what}" for what, which in misfits.items())
-        names = "; ".join(f"{what}: {', '.join(which)}" for what, which in misfits.items())
+    if any(misfits.values()):
+        said = (
+            f"{len(which)} {what} ({', '.join(which)})"
+            for what, which in sorted(misfits.items(), key=lambda each: len(each[1]))
+            if which
+        )
         raise UserError(
             f"The `weights` of `{network.name}` must have its names and shapes; got {str(path)!r} "
-            f"with {counts} ({names})"
+            f"with {', '.join(said)}"
         )
     fitted = unflatten_dict(values)
     params = fitted.pop("params", {})
