@@ -1,7 +1,7 @@
 """The networks: one file a family, shared layers, weights in and out, and the table of names.
 
 What leaves this room: `Network` and `Outputs`; `names`, `entry` and `create`, which make a network
-from a name of the table (`table.py`) or from a person's own function; `load`, `load_weights`,
+from a name of the table (`networks.csv`) or from a person's own function; `load`, `load_weights`,
 `preprocess_with` and `save_weights`; `reset_classifier`, `stack`, `unstack` and `fuse`, which turn
 parameters into those of another form; `count_parameters`, `multiply_adds` and `layers_of`.
 Importing it imports no JAX.

@@ -18,8 +18,8 @@ from imgclf.models.layers import (
     Numbered,
     StochasticDepth,
     gelu,
-    linear_rates,
     pooled,
+    stage_rates,
     times,
     truncated_normal,
 )
@@ -218,12 +218,11 @@ class ConvNeXt(nn.Module):
 
     def _stages(self, norm: Norm) -> list[partial[Stage]]:
         form = Form(self.convolutional, self.response_norm, self.layer_scale, norm)
-        rates = linear_rates(self.stochastic_depth, sum(self.depths))
-        stages: list[partial[Stage]] = []
-        for depth, width in zip(self.depths, self.widths, strict=True):
-            own, rates = tuple(rates[:depth]), rates[depth:]
-            stages.append(partial(Stage, width, own, form, downsample=bool(stages)))
-        return stages
+        rates = stage_rates(self.stochastic_depth, self.depths)
+        return [
+            partial(Stage, width, own, form, downsample=i > 0)
+            for i, (width, own) in enumerate(zip(self.widths, rates, strict=True))
+        ]
 
 
 def _widths(first: int) -> tuple[int, ...]:

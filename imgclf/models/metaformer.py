@@ -22,8 +22,8 @@ from imgclf.models.layers import (
     StochasticDepth,
     activation,
     average_pool,
-    linear_rates,
     pooled,
+    stage_rates,
     truncated_normal,
 )
 from imgclf.models.network import Outputs
@@ -186,9 +186,7 @@ class Stages(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        rates = linear_rates(self.rate, sum(self.depths))
-        for i, depth in enumerate(self.depths):
-            own, rates = tuple(rates[:depth]), rates[depth:]
+        for i, own in enumerate(stage_rates(self.rate, self.depths)):
             block = partial(
                 Block,
                 self.mixers[i],

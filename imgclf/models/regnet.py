@@ -18,8 +18,8 @@ from imgclf.models.layers import (
     SqueezeExcite,
     StochasticDepth,
     he_fan_out,
-    linear_rates,
     relu,
+    stage_rates,
 )
 from imgclf.models.network import Outputs
 from imgclf.models.torchvision import Names, renamed
@@ -139,10 +139,9 @@ class RegNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         norm = partial(BatchNorm, groups=self.batch_groups)
-        rates = linear_rates(self.stochastic_depth, sum(self.depths))
+        rates = stage_rates(self.stochastic_depth, self.depths)
         x = ConvNormAct(self.stem_width, 3, 2, norm=norm, name="stem")(images, train)
-        for name, depth, width in zip(self.stages, self.depths, self.widths, strict=True):
-            own, rates = tuple(rates[:depth]), rates[depth:]
+        for name, width, own in zip(self.stages, self.widths, rates, strict=True):
             group_size = min(self.group_size, width)
             x = Stage(width, group_size, self.se_ratio, self.zero_init_last, own, norm, name=name)(
                 x, train

@@ -26,10 +26,10 @@ from imgclf.models.layers import (
     average_pool,
     blur_pool,
     in_turn,
-    linear_rates,
     max_pool,
     pooled,
     relu,
+    stage_rates,
 )
 from imgclf.models.network import Outputs
 
@@ -277,9 +277,8 @@ class ResNet(nn.Module):
             x = StemConvolution(norm, name="maxpool")(x, train)
         else:
             x = self._pooled(x)
-        rates = linear_rates(self.stochastic_depth, sum(self.depths))
-        for i, (name, depth) in enumerate(zip(self.stages, self.depths, strict=True)):
-            own, rates = tuple(rates[:depth]), rates[depth:]
+        rates = stage_rates(self.stochastic_depth, self.depths)
+        for i, (name, own) in enumerate(zip(self.stages, rates, strict=True)):
             width, stride = self.width * 2**i, min(i + 1, 2)
             x = Stage(self.block, own, width, stride, form, self.scan, name=name)(x, train)
         features = pooled(x, self.dense)

@@ -19,10 +19,10 @@ from imgclf.models.layers import (
     StdConv,
     StochasticDepth,
     average_pool,
-    linear_rates,
     max_pool,
     pooled,
     relu,
+    stage_rates,
 )
 from imgclf.models.network import Outputs
 
@@ -197,10 +197,10 @@ class ResNetV2(nn.Module):
         )
         block = partial(BasicBlock if self.basic else Bottleneck, norm=norm, conv=conv)
         downsample = partial(Downsample, average=self.average_shortcut, conv=conv)
-        rates, parts = linear_rates(self.stochastic_depth, sum(self.depths)), []
-        for i, depth in enumerate(self.depths):
-            own, rates = tuple(rates[:depth]), rates[depth:]
-            parts.append(partial(Stage, block, own, self.widths[i], 2 if i else 1, downsample))
+        parts = [
+            partial(Stage, block, own, self.widths[i], 2 if i else 1, downsample)
+            for i, own in enumerate(stage_rates(self.stochastic_depth, self.depths))
+        ]
         x = Numbered(parts, name="stages")(x, train)
         x = relu(norm(name="norm")(x, train))
         features = pooled(x, self.dense)

@@ -22,11 +22,11 @@ from imgclf.models.layers import (
     Numbered,
     StochasticDepth,
     global_average,
-    linear_rates,
     linear_uniform,
     not_empty,
     plus,
     relu,
+    stage_rates,
     truncated_normal,
 )
 from imgclf.models.network import Outputs
@@ -331,10 +331,8 @@ class SwinTransformer(nn.Module):
         return Outputs(head(features, train), features)
 
     def _layers(self) -> list[partial[Stage]]:
-        rates = linear_rates(self.stochastic_depth, sum(self.depths))
         stages: list[partial[Stage]] = []
-        for i, depth in enumerate(self.depths):
-            own, rates = tuple(rates[:depth]), rates[depth:]
+        for i, own in enumerate(stage_rates(self.stochastic_depth, self.depths)):
             form = Form(
                 self.heads[i],
                 self.windows[i],

@@ -35,7 +35,7 @@ from imgclf.models.layers.pooling import (
 from imgclf.models.layers.pyramid import adaptive_max, spatial_pyramid
 from imgclf.models.layers.recurrent import Recurrent
 from imgclf.models.layers.repeated import in_turn, stacked_name
-from imgclf.models.layers.residual import LayerScale, StochasticDepth, linear_rates
+from imgclf.models.layers.residual import LayerScale, StochasticDepth, linear_rates, stage_rates
 from imgclf.models.layers.scaled_standardised import (
     ScaledStdConv,
     activation_gain,
@@ -108,6 +108,7 @@ __all__ = [
     "scaled_activation",
     "spatial_pyramid",
     "stacked_name",
+    "stage_rates",
     "stored_shape",
     "times",
     "truncated_normal",

@@ -1,5 +1,8 @@
 """What stands on residual branches: stochastic depth and layer scale."""
 
+from collections.abc import Sequence
+from itertools import islice
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -44,3 +47,13 @@ def linear_rates(rate: float, blocks: int) -> list[float]:
     [0.0, 0.1, 0.2]
     """
     return [rate * i / max(blocks - 1, 1) for i in range(blocks)]
+
+
+def stage_rates(rate: float, depths: Sequence[int]) -> list[tuple[float, ...]]:
+    """The same for stages of so many blocks, one after another.
+
+    >>> stage_rates(0.2, (1, 2))
+    [(0.0,), (0.1, 0.2)]
+    """
+    rates = iter(linear_rates(rate, sum(depths)))
+    return [tuple(islice(rates, depth)) for depth in depths]
