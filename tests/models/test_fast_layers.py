@@ -54,6 +54,18 @@ def test_batch_norm_and_its_gradients_are_the_plain_ones(batch, groups, backend)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), got, expected)
 
 
+def test_batch_norm_is_never_blown_up_and_soon_right_far_from_its_running_mean(backend):
+    x, norm = 1e4 + noise(64, 8, 8, 4), BatchNorm()
+    variables = norm.init(jax.random.key(0), x, True)
+    run = jax.jit(lambda variables: norm.apply(variables, x, True, mutable=["batch_stats"]))
+    for _ in range(150):
+        y, changed = run(variables)
+        variables = {**variables, **changed}
+        assert np.abs(y).max() < 6
+    np.testing.assert_allclose(y.std((0, 1, 2)), 1, rtol=1e-3)
+    np.testing.assert_allclose(changed["batch_stats"]["var"], 4, rtol=0.1)
+
+
 @pytest.mark.parametrize("shape", [(3, 5, 24), (2, 4, 3, 24)])
 def test_layer_norm_and_its_gradients_are_the_plain_ones(shape, backend):
     x, norm = noise(*shape), LayerNorm()
