@@ -8,12 +8,12 @@ Importing it imports no JAX.
 """
 
 import importlib
-import inspect
-import numbers
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from imgclf.errors import UserError, unknown
+from imgclf.errors import UserError
+from imgclf.kinds import fits
+from imgclf.models.options import check, check_ranges
 from imgclf.models.table import TABLE, Entry, entry, names
 from imgclf.preprocess import PLAIN, Preprocess
 
@@ -46,13 +46,6 @@ __all__ = [
     "unstack",
 ]
 
-_RATES = ("drop_rate", "stochastic_depth")
-_KINDS: Mapping[Any, tuple[type, str]] = {
-    bool: (bool, "True or False"),
-    int: (numbers.Integral, "a whole number"),
-    float: (numbers.Real, "a number"),
-    str: (str, "a text"),
-}
 _LAZY = {
     "reset_classifier": "classifier",
     "stack": "depth",
@@ -85,22 +78,31 @@ def create(
     `stochastic_depth`; where it has an `image_size`, the images are of that size. Raises a
     `UserError` for an unknown name, type or option.
     """
+    from flax import linen as nn
+
     from imgclf.models.network import Network
 
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"The `dtype` of a network must be float32 or bfloat16; got {dtype!r}")
     for what, number in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if not isinstance(number, numbers.Integral) or number < 1:
+        if not fits(number, int) or number < 1:
             raise UserError(
                 f"The `{what}` of a network must be a whole number, at least 1; got {number!r}"
             )
+    if (not callable(network) and not isinstance(network, str)) or isinstance(network, nn.Module):
+        raise UserError(
+            "A network must be a name from `imgclf models`, or a function "
+            f"`(num_classes, **options) -> nn.Module`; got {network!r}"
+        )
     if isinstance(network, str):
         name, line = network, entry(network)
         function = getattr(importlib.import_module(f"{__name__}.{line.family}"), name)
     else:
         name, line = getattr(network, "__name__", type(network).__name__), Entry("", PLAIN, 1)
         function = network
-    _check_options(name, function, options)
+    check(name, function, options)
+    if isinstance(network, str):
+        check_ranges(name, function, options)
     return Network(
         module=function(num_classes, **options),
         preprocess=preprocess.over(Preprocess(options.get("image_size", 0))).over(line.preprocess),
@@ -110,29 +112,6 @@ def create(
         dtype=dtype,
         in_channels=in_channels,
     )
-
-
-def _check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(function).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    # Linen adds `parent` and `name` to every module; they are not for a recipe to set.
-    accepted = [p for p in parameters if p not in ("num_classes", "parent", "name")]
-    for option, value in options.items():
-        if option not in accepted:
-            raise unknown(f"option of {name}", option, accepted)
-        annotation = parameters[option].annotation
-        kinds = get_args(annotation)
-        if get_origin(annotation) is Literal and value not in kinds:
-            raise unknown(f"{option} of {name}", value, kinds)
-        if option in _RATES and not (isinstance(value, (int, float)) and 0 <= value < 1):
-            raise UserError(
-                f"The `{option}` of {name} must be a share, at least 0 and less than 1; "
-                f"got {value!r}"
-            )
-        kind, wanted = _KINDS.get(annotation, (object, ""))
-        if not isinstance(value, kind):
-            raise UserError(f"The `{option}` of {name} must be {wanted}; got {value!r}")
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from imgclf.errors import UserError
+from imgclf.kinds import fits
 from imgclf.models.network import Network, Tree, channels_of
 
 _DOUBLED = 8  # times, at most, is the size of images that a classifier's width is looked for at
@@ -41,8 +42,11 @@ def reset_classifier(
             f"The module of `{network.name}` must have a field `num_classes` and say by "
             "`classifier` which of its layers gives the logits"
         )
-    if num_classes < 1:
-        raise UserError(f"The `num_classes` of a network must be at least 1; got {num_classes}")
+    if not fits(num_classes, int) or num_classes < 1:
+        raise UserError(
+            "The `num_classes` of a network must be a whole number, at least 1; "
+            f"got {num_classes!r}"
+        )
     module = network.module.clone(num_classes=num_classes)
     other = dataclasses.replace(network, module=module, num_classes=num_classes)
     channels = channels_of(module, params) or network.in_channels

@@ -1,14 +1,14 @@
 """A small convolutional network for small images: from 8 px digits up."""
 
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 from flax import linen as nn
 
-from imgclf.errors import unknown
 from imgclf.models.layers import (
     CBAM,
+    ActivationName,
     BatchNorm,
     Conv,
     Dense,
@@ -24,6 +24,9 @@ from imgclf.models.layers import (
 )
 from imgclf.models.network import Outputs
 
+Pool = Literal["max", "average", "stochastic", "generalised"]
+Attention = Literal["", "se", "eca", "cbam"]
+
 
 class CNN(nn.Module):
     """Two to four stages, by image size; each halves the size and doubles the channels.
@@ -38,12 +41,12 @@ class CNN(nn.Module):
     """Channels of the first stage."""
     batch_groups: int = 1
     """Groups of a batch that are normalised each by itself."""
-    pool: str = "max"
-    """What halves the size: max, average, stochastic or generalised (a mean with trained power)."""
-    act: str = "relu"
+    pool: Pool = "max"
+    """What halves the size; `generalised` is a mean with a trained power."""
+    act: ActivationName = "relu"
     """The activation behind each norm."""
-    attention: str = ""
-    """What weighs a stage's channels or places before it is pooled: se, eca, cbam, or nothing."""
+    attention: Attention = ""
+    """What weighs a stage's channels or places before it is pooled, if anything."""
     drop_rate: float = 0.0
     """Share of the features that dropout takes away before the classifier."""
     dense: bool = False
@@ -74,9 +77,9 @@ class Stage(nn.Module):
 
     features: int
     norm: Norm
-    pool: str
-    act: str
-    attention: str
+    pool: Pool
+    act: ActivationName
+    attention: Attention
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -93,8 +96,6 @@ class Stage(nn.Module):
             return EfficientChannelAttention(name="attention")(x)
         if self.attention == "cbam":
             return CBAM(reduced, norm=self.norm, name="attention")(x, train)
-        if self.attention:
-            raise unknown("attention", self.attention, ("se", "eca", "cbam"))
         return x
 
     def _pooled(self, x: jax.Array, train: bool) -> jax.Array:
@@ -104,9 +105,7 @@ class Stage(nn.Module):
             return average_pool(x, 2, 2)
         if self.pool == "stochastic":
             return StochasticPool(2, 2, name="pool_draw")(x, train)
-        if self.pool == "generalised":
-            return GeneralisedMean(2, 2, name="pool_mean")(x)
-        raise unknown("pool", self.pool, ("max", "average", "stochastic", "generalised"))
+        return GeneralisedMean(2, 2, name="pool_mean")(x)
 
 
 cnn = CNN

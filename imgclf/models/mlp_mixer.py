@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from imgclf.errors import UserError
 from imgclf.models.layers import (
+    ActivationName,
     Dense,
     Initializer,
     LayerNorm,
@@ -175,7 +176,7 @@ class MlpMixer(nn.Module):
     block: type[MixerBlock] | type[ResBlock] | type[SpatialGatingBlock] = MixerBlock
     ratios: tuple[float, float] = (0.5, 4.0)
     """Hidden channels over the patches (of a `MixerBlock`) and over the channels, in widths."""
-    act: str = "gelu"
+    act: ActivationName = "gelu"
     """Of a `MixerBlock`, as is `gated`; the others have GELU."""
     gated: bool = False
     """Whether its perceptrons are gated."""

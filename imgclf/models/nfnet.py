@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from imgclf.models.layers import (
     Activation,
+    ActivationName,
     EfficientChannelAttention,
     Numbered,
     PooledHead,
@@ -140,7 +141,7 @@ class NFNet(nn.Module):
     attention: Literal["", "se", "eca"] = ""
     se_ratio: float = 0.5
     """Channels inside squeeze-excite, as a share of what it weighs."""
-    act: str = "relu"
+    act: ActivationName = "relu"
     deepmind: bool = False
     """As the authors' weights: `SAME` padding, gains in the activations, a gain of the branch."""
     alpha: float = 0.2

@@ -108,7 +108,7 @@ class RegNet(nn.Module):
     depths: tuple[int, ...]
     widths: tuple[int, ...]
     group_size: int
-    """Channels of a group of the 3x3 convolutions, in stages that are at least as wide."""
+    """Channels of a group of the 3x3 convolutions, in stages that are at least as wide; 0: all."""
     se_ratio: float = 0.0
     """Channels inside squeeze-excite, as a share of those that enter the block; 0: without."""
     stem_width: int = 32
@@ -142,7 +142,7 @@ class RegNet(nn.Module):
         rates = stage_rates(self.stochastic_depth, self.depths)
         x = ConvNormAct(self.stem_width, 3, 2, norm=norm, name="stem")(images, train)
         for name, width, own in zip(self.stages, self.widths, rates, strict=True):
-            group_size = min(self.group_size, width)
+            group_size = min(self.group_size or width, width)
             x = Stage(width, group_size, self.se_ratio, self.zero_init_last, own, norm, name=name)(
                 x, train
             )

@@ -49,7 +49,8 @@ def sizes_of(network: Network) -> tuple[int, int]:
 def layers_of(network: Network, images_shape: Sequence[int]) -> list[Layer]:
     """The layers in the order in which they are called, for images of the shape (b, h, w, c).
 
-    Nothing is computed. Their parameters and multiply-adds add up to the network's.
+    Nothing is computed. Their parameters and multiply-adds add up to the network's. Last come heads
+    that are called in training alone: no shape, and no multiply-adds, of theirs are known.
     """
     jaxpr, calls = _trace(network, images_shape)
     products: Counter[str] = Counter()
@@ -103,7 +104,10 @@ def _trace(
     for keys, leaf in flatten_dict(template[0]).items():
         own_parameters[".".join(keys[:-1])] += leaf.size
     with nn.intercept_methods(note):
-        return jax.make_jaxpr(forward)(*template, images).jaxpr, calls
+        jaxpr = jax.make_jaxpr(forward)(*template, images).jaxpr
+    for name, parameters in own_parameters.items():
+        calls.setdefault(name, ((), parameters))
+    return jaxpr, calls
 
 
 def _products(jaxpr: Jaxpr, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from imgclf.errors import UserError
 from imgclf.models.layers import (
     Conv,
     Dense,
@@ -98,6 +99,11 @@ class WindowAttention(nn.Module):
         # (b, n, t, d) to query, key and value, each (b * n, t, heads, d / heads).
         _, _, t, d = windows.shape
         heads, second = self.form.heads, self.form.second
+        if d % heads:
+            raise UserError(
+                f"The `heads` of a stage of a Swin transformer (={heads}) must divide its channels "
+                f"(={d})"
+            )
         qkv = _dense(3 * d, use_bias=not second, name="qkv")(windows)
         if second:
             zeros = nn.initializers.zeros

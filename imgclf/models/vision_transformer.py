@@ -3,15 +3,16 @@
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from imgclf.errors import UserError, unknown
+from imgclf.errors import UserError
 from imgclf.models.layers import (
+    ActivationName,
     Attention,
     Dense,
     GatedMlp,
@@ -103,7 +104,7 @@ class VisionTransformer(nn.Module):
     """Width of a block's perceptron in widths of the network."""
     image_size: int = 224
     """Side of the images, in px, for whose grid there are position embeddings."""
-    pool: str = "token"
+    pool: Literal["token", "avg", "map"] = "token"
     """What the classifier reads: the class `token`, the average (`avg`) of the patches' tokens,
     or what a trained query attends to (`map`)."""
     class_token: bool = True
@@ -121,7 +122,7 @@ class VisionTransformer(nn.Module):
     """Whether there is a norm (`norm_pre`) before the blocks, too, as in CLIP; the convolution that
     reads the patches has no bias then."""
     norm_epsilon: float = 1e-6
-    act: str = "gelu"
+    act: ActivationName = "gelu"
     gated: bool = False
     """Whether the perceptrons are SwiGLU."""
     qkv_bias: bool = True
@@ -245,8 +246,6 @@ class VisionTransformer(nn.Module):
         return self.class_token + self.distilled + self.registers
 
     def _check(self) -> None:
-        if self.pool not in ("token", "avg", "map"):
-            raise unknown("pool of a vision transformer", self.pool, ("token", "avg", "map"))
         if self.pool == "token" and not self.class_token:
             raise UserError(
                 'The `class_token` of a vision transformer must be True where its `pool` is "token"'

@@ -16,8 +16,8 @@ from imgclf.data import KINDS, Images, Relabelled, Source, Split, class_list, lo
 from imgclf.data.guess import guess, whole
 from imgclf.data.remote import absolute
 from imgclf.errors import UserError, nearest
+from imgclf.kinds import in_words
 from imgclf.recipe.files import LoadedRecipe
-from imgclf.recipe.kinds import in_words
 from imgclf.recipe.value import Data, Recipe
 
 _OF_SOURCES = re.compile(r"data[.](train|evaluate|unlabelled)\b|(kind|classes)$")

@@ -55,5 +55,6 @@ def test_the_classifier_is_as_wide_as_the_one_before_whatever_the_size_of_the_im
     odd = {"fc": {"kernel": jnp.zeros((7, 10)), "bias": jnp.zeros(10)}}
     with pytest.raises(UserError, match="must be those of `cnn`; its classifier is of another"):
         models.reset_classifier(network, {**params, **odd}, 3, KEY)
-    with pytest.raises(UserError, match="must be at least 1; got 0"):
-        models.reset_classifier(network, params, 0, KEY)
+    for wrong in (0, "3"):
+        with pytest.raises(UserError, match=f"must be a whole number, at least 1; got {wrong!r}"):
+            models.reset_classifier(network, params, wrong, KEY)

@@ -1,10 +1,21 @@
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from imgclf import UserError
-from imgclf.models.layers import BatchNorm, Conv, Dense, global_average, max_pool, truncated_normal
+from imgclf.models.layers import (
+    ActivationName,
+    BatchNorm,
+    Conv,
+    Dense,
+    activation,
+    global_average,
+    max_pool,
+    truncated_normal,
+)
 
 KEY = jax.random.key(0)
 
@@ -118,6 +129,11 @@ def test_layers_compute_in_their_inputs_type_and_keep_float32_parameters():
         assert y.dtype == jnp.bfloat16
         kept = jax.tree.leaves((variables, changed))
         assert {leaf.dtype for leaf in kept} == {np.dtype("float32")}
+
+
+def test_every_name_that_an_option_takes_is_an_activation():
+    for name in get_args(ActivationName):
+        assert activation(name)(jnp.zeros(1)).shape == (1,)
 
 
 def test_padding_never_wins_a_maximum():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from imgclf import models
+from imgclf import UserError, models
 from imgclf.optimizers import decayed
 
 
@@ -110,6 +110,11 @@ def test_the_loop_over_depth_is_the_same_network_with_the_same_file(
     )
     same = partial(jax.tree.map, np.testing.assert_array_equal)
     same(models.unstack(scanned, *stacked), (params, state))
+    deeper = models.create(name, 5, scan=True, **(options | {"depths": (5, 2)}))
+    with pytest.raises(UserError, match="there is no block 4 in `layer1`"):
+        models.stack(deeper, params, state)
+    with pytest.raises(UserError, match="there is no block 1-4 in `layer1`"):
+        models.unstack(deeper, *stacked)
 
     @partial(jax.jit, static_argnums=0)
     def answers(network, params, state):

@@ -37,6 +37,7 @@ def test_kept_sizes_are_the_references(formula):
         ("resnet18", {"depths": (3, 1), "width": 4, "scan": True}),
         ("vit_tiny_patch16_224", {"depth": 3, "width": 8, "heads": 2}),
         ("vit_tiny_patch16_224", {"depth": 3, "width": 8, "heads": 2, "scan": True}),
+        ("googlenet", {"auxiliary": True, "share": 0.125}),
     ],
 )
 def test_layers_add_up_to_the_network(name, options):

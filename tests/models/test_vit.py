@@ -209,7 +209,7 @@ def test_images_smaller_than_a_patch_are_refused():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"pool": "max"}, "Unknown pool of a vision transformer 'max'"),
+        ({"pool": "max"}, "Unknown pool of vit_tiny_patch16_224 'max'"),
         ({"heads": 3}, r"The `heads` of a vision transformer \(=3\) must divide its `width`"),
         ({"class_token": False}, "The `class_token` of a vision transformer must be True"),
     ],

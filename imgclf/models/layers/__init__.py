@@ -5,7 +5,7 @@ unbiased running variance, uniform initial values of linear layers. Images are N
 does another thing in training takes `(x, train)`, and every norm does.
 """
 
-from imgclf.models.layers.activations import Activation, activation, gelu, relu
+from imgclf.models.layers.activations import Activation, ActivationName, activation, gelu, relu
 from imgclf.models.layers.adaptive import adaptive_average, flattened
 from imgclf.models.layers.attention import CBAM, EfficientChannelAttention, SqueezeExcite
 from imgclf.models.layers.attention_pool import AttentionPool
@@ -58,6 +58,7 @@ __all__ = [
     "CBAM",
     "GRN",
     "Activation",
+    "ActivationName",
     "Attention",
     "AttentionPool",
     "BatchNorm",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import wraps
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,22 @@ from imgclf.models.layers.fast_sums import wide
 from imgclf.models.layers.plain import on_cpu, once
 
 Activation = Callable[[jax.Array], jax.Array]
+ActivationName = Literal[
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "gelu",
+    "gelu_tanh",
+    "quick_gelu",
+    "silu",
+    "hard_swish",
+    "hard_sigmoid",
+    "sigmoid",
+    "tanh",
+    "softmax",
+    "identity",
+]
 
 
 @jax.custom_jvp

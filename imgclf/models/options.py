@@ -1,0 +1,80 @@
+"""Whether options of a network are such as its function takes."""
+
+import inspect
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from imgclf.errors import UserError, unknown
+from imgclf.kinds import fits, in_words
+
+_RATES = {"drop_rate", "stochastic_depth"}
+_PER_STAGE = {"depths", "heads", "inner_widths", "mixers", "trained_windows", "widths", "windows"}
+_POSITIVE = {
+    "base_width",
+    "batch_groups",
+    "cardinality",
+    "depth",
+    "depths",
+    "groups",
+    "growth",
+    "heads",
+    "hidden",
+    "image_size",
+    "layers",
+    "mlp_ratio",
+    "patch",
+    "ratios",
+    "reduce_first",
+    "shortcut_kernel",
+    "stem_widths",
+    "width",
+    "widths",
+    "windows",
+}
+
+
+def check(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raises a `UserError` for an option that the function does not take, or not of that kind."""
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    # Linen adds `parent` and `name` to every module; they are not for a recipe to set.
+    accepted = [p for p in parameters if p not in ("num_classes", "parent", "name")]
+    for option, value in options.items():
+        if option not in accepted:
+            raise unknown(f"option of {name}", option, accepted)
+        hint = parameters[option].annotation
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise unknown(f"{option} of {name}", value, get_args(hint))
+        if hint is not inspect.Parameter.empty and not fits(value, hint):
+            raise UserError(f"The `{option}` of {name} must be {in_words(hint)}; got {value!r}")
+        if option in _RATES and not 0 <= value < 1:
+            raise UserError(
+                f"The `{option}` of {name} must be a share, at least 0 and less than 1; "
+                f"got {value!r}"
+            )
+
+
+def check_ranges(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raises a `UserError` for numbers, of options of a network of the table, that make no sense.
+
+    Options of one name mean the same in all of them.
+    """
+    for option, value in options.items():
+        least = min(_numbers(value), default=1)
+        if (option in _POSITIVE and least <= 0) or least < 0:
+            wanted = "more than 0" if option in _POSITIVE else "at least 0"
+            raise UserError(f"The `{option}` of {name} must be {wanted}; got {value!r}")
+    parameters = inspect.signature(function).parameters
+    usual = {p: parameters[p].default for p in _PER_STAGE & {*parameters}}
+    usual = {p: default for p, default in usual.items() if isinstance(default, tuple)}
+    given = {p: options.get(p, default) for p, default in usual.items()}
+    if len({len(given[p]) - len(default) for p, default in usual.items()}) > 1:
+        raise UserError(f"The options of {name} must have a value for each stage; got {given}")
+
+
+def _numbers(value: Any) -> list[Any]:
+    if isinstance(value, tuple):
+        return [number for each in value for number in _numbers(each)]
+    return [value] if isinstance(value, numbers.Real) else []
