@@ -24,6 +24,8 @@ def fits(value: Any, hint: Any) -> bool:
     (True, False, False)
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
     if hint is float:
         return isinstance(value, numbers.Real) and not isinstance(value, bool)
     if hint is int:
