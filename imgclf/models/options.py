@@ -9,7 +9,7 @@ from imgclf.errors import UserError, unknown
 from imgclf.kinds import fits, in_words
 
 _RATES = {"drop_rate", "stochastic_depth"}
-_PER_STAGE = {"depths", "heads", "inner_widths", "mixers", "widths", "windows"}
+_PER_STAGE = {"depths", "heads", "inner_widths", "widths"}
 _POSITIVE = {
     "base_width",
     "batch_groups",
