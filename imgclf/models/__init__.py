@@ -103,12 +103,13 @@ def create(
     check(name, function, options)
     if isinstance(network, str):
         check_ranges(name, function, options)
+    module = function(num_classes, **options)
     return Network(
-        module=function(num_classes, **options),
+        module=module,
         preprocess=preprocess.over(Preprocess(options.get("image_size", 0))).over(line.preprocess),
         num_classes=num_classes,
         name=name,
-        minimum_size=line.minimum_size,
+        minimum_size=getattr(module, "minimum_size", line.minimum_size),
         dtype=dtype,
         in_channels=in_channels,
     )

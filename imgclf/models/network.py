@@ -61,7 +61,7 @@ class Network:
     num_classes: int
     name: str
     minimum_size: int = 1
-    """The least height and width, in px, of the images it takes."""
+    """The least height and width, in px, of the images it takes; a module may say so itself."""
     dtype: str = "float32"
     """Type in which images enter the module; logits leave it as float32."""
     in_channels: int = 3

@@ -18,7 +18,6 @@ from imgclf.models.layers import (
     Conv,
     Dense,
     EfficientChannelAttention,
-    GroupNorm,
     Initializer,
     Norm,
     SqueezeExcite,
@@ -27,6 +26,7 @@ from imgclf.models.layers import (
     blur_pool,
     in_turn,
     max_pool,
+    norm_of,
     pooled,
     relu,
     stage_rates,
@@ -254,7 +254,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
-        norm: Norm = GroupNorm if self.group_norm else partial(BatchNorm, groups=self.batch_groups)
+        norm = norm_of(self.group_norm, self.batch_groups)
         form = Form(
             norm,
             self.zero_init_last,

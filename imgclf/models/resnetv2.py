@@ -11,15 +11,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imgclf.models.layers import (
-    BatchNorm,
     Conv,
-    GroupNorm,
     Norm,
     Numbered,
     StdConv,
     StochasticDepth,
     average_pool,
     max_pool,
+    norm_of,
     pooled,
     relu,
     stage_rates,
@@ -188,9 +187,7 @@ class ResNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
-        norm: Norm = partial(BatchNorm, groups=self.batch_groups)
-        if self.group_norm or self.standardised:
-            norm = GroupNorm
+        norm = norm_of(self.group_norm or self.standardised, self.batch_groups)
         conv: Any = StdConv if self.standardised else Conv
         x = Stem(self.stem_width, self.deep_stem, self.standardised, norm, conv, name="stem")(
             images, train

@@ -155,6 +155,11 @@ class VisionTransformer(nn.Module):
         return tuple(dict.fromkeys(f"blocks.{max(end, 0)}" for end in ends))
 
     @property
+    def minimum_size(self) -> int:
+        """px on a side of the least images: one patch."""
+        return self.patch
+
+    @property
     def repeated(self) -> dict[str, range]:
         """Which blocks of which submodule are equal."""
         return {"blocks": range(self.depth)}

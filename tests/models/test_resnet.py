@@ -64,6 +64,13 @@ def test_batch_groups_reach_every_norm(name, answer, weights):
     assert np.abs(logits(1, images) - alone).max() > 0.01, "the images do not tell them apart"
 
 
+@pytest.mark.parametrize("name", ["resnet50_gn", "resnetv2_50x1_bit"])
+def test_batch_groups_of_group_norms_are_refused(name):
+    network = models.create(name, 10, batch_groups=2)
+    with pytest.raises(UserError, match="`batch_groups` of a network with group norms.* got 2"):
+        network.initialise(jax.random.key(0), jnp.zeros((2, 64, 64, 3)))
+
+
 def test_the_forms_act_in_training_only_and_classify_every_place(answer, weights):
     options = {"depths": (1, 1), "width": 8, "deep_stem": (4, 4), "zero_init_last": False}
     network = models.create("resnetrs50", 10, **options, stochastic_depth=0.5, drop_rate=0.5)

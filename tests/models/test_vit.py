@@ -196,9 +196,13 @@ def test_dropout_is_before_the_classifier_and_in_training_only(images, answer, w
 
 
 def test_images_smaller_than_a_patch_are_refused():
-    for name in ("vit_base_patch8_224", "vit_large_patch14_224", "vit_base_patch32_224"):
-        network = models.create(name, 5, width=8, heads=2, depth=1)
-        patch = network.module.patch
+    for name, patch, options in (
+        ("vit_base_patch8_224", 8, {}),
+        ("vit_large_patch14_224", 14, {}),
+        ("vit_base_patch32_224", 32, {}),
+        ("vit_base_patch16_224", 4, {"patch": 4}),
+    ):
+        network = models.create(name, 5, width=8, heads=2, depth=1, **options)
         assert network.minimum_size == patch
         smallest = jax.ShapeDtypeStruct((1, patch, patch, 3), jnp.float32)
         jax.eval_shape(network.initialise, KEY, smallest)

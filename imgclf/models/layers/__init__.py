@@ -23,6 +23,7 @@ from imgclf.models.layers.norms import (
     GroupNorm,
     LayerNorm,
     Norm,
+    norm_of,
 )
 from imgclf.models.layers.plain import plain_operations
 from imgclf.models.layers.pooling import (
@@ -100,6 +101,7 @@ __all__ = [
     "linear_rates",
     "linear_uniform",
     "max_pool",
+    "norm_of",
     "not_empty",
     "plain_operations",
     "plus",

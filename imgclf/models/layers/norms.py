@@ -1,6 +1,7 @@
 """Norms: each is called with `(x, train)`, works in float32 and answers in the type it is given."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -127,6 +128,16 @@ class GroupNorm(nn.Module):
         if self.use_bias:
             y = plus(y, self.param("bias", nn.initializers.zeros, (channels,), jnp.float32))
         return y.astype(x.dtype)
+
+
+def norm_of(group_norm: bool, batch_groups: int) -> Norm:
+    """Group norms, or else batch norms by so many groups of the batch; both is a `UserError`."""
+    if group_norm and batch_groups != 1:
+        raise UserError(
+            "The `batch_groups` of a network with group norms, which normalise each image by "
+            f"itself, must be 1; got {batch_groups}"
+        )
+    return GroupNorm if group_norm else partial(BatchNorm, groups=batch_groups)
 
 
 class GRN(nn.Module):
