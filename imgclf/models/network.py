@@ -44,7 +44,12 @@ def channels_of(module: nn.Module, params: Tree) -> int | None:
         if not isinstance(found, Mapping) or part not in found:
             return None
         found = found[part]
-    return found.shape[-2]
+    return found.shape[-2] // stem_pixels(module)
+
+
+def stem_pixels(module: nn.Module) -> int:
+    """How many pixels the stem reads as the channels of one place (see `space_to_depth`)."""
+    return getattr(module, "stem_block", 1) ** 2
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from imgclf.models import create
 from imgclf.models.big_vision import as_pytorch
 from imgclf.models.classifier import classifiers
 from imgclf.models.depth import stack, unstack
-from imgclf.models.network import Network, Tree
+from imgclf.models.network import Network, Tree, stem_pixels
 from imgclf.models.torchvision import preprocess_of
 from imgclf.preprocess import Interpolation, Preprocess
 
@@ -183,6 +183,7 @@ def _fitted(
         given = jax.eval_shape(apart, *given) if shapes_only else apart(*given)
     heads = tuple(f"{head}." for head in classifiers(network.module))
     stems = [f"{stem}.weight" for stem in _stems(network.module)]
+    pixels = stem_pixels(network.module)
     headed = any(name.startswith(heads) for name in stored)
     values: dict[tuple[str, ...], Any] = {}
     missing, misshapen, unexpected, notes = [], [], dict.fromkeys(stored), {}
@@ -206,12 +207,16 @@ def _fitted(
                 f"The classifier `{head[:-1]}` begins anew: {str(path)!r} has {found[0]} classes, "
                 f"the network {network.num_classes}"
             )
-        elif name in stems and (found[0], *found[2:]) == (wanted[0], *wanted[2:]):
-            kernel = _with_inputs(stored[name], wanted[1])
+        elif (
+            name in stems
+            and (found[0], *found[2:]) == (wanted[0], *wanted[2:])
+            and found[1] % pixels == 0
+        ):
+            kernel = _with_inputs(stored[name], wanted[1] // pixels, pixels)
             values[keys] = jnp.asarray(kernel.transpose(np.argsort(axes)), leaf.dtype)
             notes[name] = (
                 f"The stem `{name.removesuffix('.weight')}` is adapted: {str(path)!r} has "
-                f"{found[1]} channels, the images {wanted[1]}"
+                f"{found[1] // pixels} channels, the images {wanted[1] // pixels}"
             )
         else:
             misshapen.append(f"{name}: {found} where {wanted} is wanted")
@@ -238,15 +243,20 @@ def _stems(module: nn.Module) -> tuple[str, ...]:
     return (getattr(module, "stem", ""), *getattr(module, "other_stems", ()))
 
 
-def _with_inputs(kernel: np.ndarray, channels: int) -> np.ndarray:
+def _with_inputs(kernel: np.ndarray, channels: int, pixels: int) -> np.ndarray:
     """The kernel (outputs, inputs, height, width) for other channels, with as large an answer.
 
-    Of grey images the one channel is taken for all; else the inputs come in turn, as in timm.
+    Its inputs are the channels of one pixel after another. Of grey images the one channel is taken
+    for all; else the inputs come in turn, as in timm.
     """
+    outputs, inputs, *window = kernel.shape
+    inputs //= pixels
+    kernel = kernel.reshape(outputs, pixels, inputs, *window)
     if channels == 1:
-        return kernel.sum(1, keepdims=True)
-    inputs = kernel.shape[1]
-    return kernel[:, np.arange(channels) % inputs] * (inputs / channels)
+        kernel = kernel.sum(2)
+    else:
+        kernel = kernel[:, :, np.arange(channels) % inputs] * (inputs / channels)
+    return kernel.reshape(outputs, pixels * channels, *window)
 
 
 def preprocess_with(path: str | Path, preprocess: Preprocess) -> Preprocess:

@@ -192,6 +192,18 @@ BEGINNINGS: tuple[tuple[str, Mapping[str, Any], Rules], ...] = (
     # timm's VovNet.__init__.
     ("vovnet39a", TWO_STAGES_OF_VOVNET, VOVNET),
     ("ese_vovnet19b_dw", TWO_STAGES_OF_VOVNET, {"*.attn.fc.bias": pytorch, **VOVNET}),
+    # timm's TResNet.__init__.
+    (
+        "tresnet_m",
+        {"depths": (1, 1, 1), "width": 4, "basic_stages": 1},
+        {
+            "*.layer1.*.conv2.bn.scale": ZERO,
+            "*.conv3.bn.scale": ZERO,
+            "head.fc.bias": pytorch,
+            "*.se.fc?.bias": pytorch,
+            **RESNETV2,
+        },
+    ),
     # timm's byobnet._init_weights, with init_weights of its blocks and of RepVggBlock.
     (
         "gernet_s",

@@ -101,6 +101,12 @@ NARROW = {
         "widths": (8, 16),
         "stem_widths": (4, 4, 8),
     },
+    "tresnet_m": {
+        "depths": (1, 1, 1),
+        "width": 4,
+        "basic_stages": 1,
+        "zero_init_last": False,
+    },
     "convnextv2_atto": {"widths": (4, 8), "depths": (1, 1)},
     "swin_tiny_patch4_window7_224": {"width": 8, "depths": (2, 2), "heads": (2, 2)},
     "swinv2_tiny_window8_256": {

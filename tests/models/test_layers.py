@@ -14,6 +14,7 @@ from imgclf.models.layers import (
     activation,
     global_average,
     max_pool,
+    space_to_depth,
     truncated_normal,
 )
 
@@ -144,3 +145,15 @@ def test_padding_never_wins_a_maximum():
 def test_the_global_average_is_float32():
     y = global_average(jnp.ones((2, 3, 5, 4), jnp.bfloat16))
     assert (y.shape, y.dtype) == ((2, 4), jnp.float32)
+
+
+def test_channels_of_a_place_are_those_of_a_squares_pixels_row_by_row():
+    x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    y = space_to_depth(jnp.asarray(x), 4)
+    assert y.shape == (2, 2, 3, 48)
+    for row in range(2):
+        for column in range(3):
+            square = x[:, 4 * row :, 4 * column :][:, :4, :4]
+            np.testing.assert_array_equal(y[:, row, column], square.reshape(2, 48))
+    with pytest.raises(UserError, match=r"\(=4\) must divide .*; got 8 x 10 px$"):
+        space_to_depth(jnp.zeros((1, 8, 10, 3)), 4)

@@ -23,6 +23,7 @@ TWO_STAGES = {
         "widths": (8, 16),
         "stem_widths": (4, 4, 8),
     },
+    "tresnet_m": {"depths": (1, 2), "width": 4, "basic_stages": 1, "zero_init_last": False},
     "nf_resnet26": {"depths": (1, 2), "widths": (8, 16), "stem_width": 8, "zero_init_last": False},
     "dm_nfnet_f0": {
         "depths": (1, 2),
@@ -33,6 +34,8 @@ TWO_STAGES = {
         "zero_init_last": False,
     },
 }
+ODD = {"tresnet_m": 20}
+"""Widths, in px, of images of which maps are odd; of squares of pixels alone those are."""
 every = pytest.mark.parametrize("name", TWO_STAGES)
 
 
@@ -71,7 +74,7 @@ def test_a_dense_one_gives_a_map_whose_single_place_is_the_pooled_answer(made, a
     dense = logits(create(dense=True), small)
     assert dense.shape == (2, 1, 1, 10)
     np.testing.assert_allclose(dense[:, 0, 0], logits(create(), small), rtol=1e-4, atol=1e-6)
-    large = jnp.zeros((1, 40, 17, 3))
+    large = jnp.zeros((1, 40, ODD.get(name, 17), 3))
     batch, height, width, classes = jax.eval_shape(partial(logits, create(dense=True)), large).shape
     assert (batch, height, classes) == (1, 5, 10)
     assert width in (2, 3)
@@ -81,7 +84,7 @@ def test_a_dense_one_gives_a_map_whose_single_place_is_the_pooled_answer(made, a
 def test_it_computes_in_the_type_of_the_images_and_answers_in_float32(made, answer, name):
     create, given = made(name)
     network = create(dtype="bfloat16")
-    images = jax.random.normal(jax.random.key(1), (2, 40, 33, 3))
+    images = jax.random.normal(jax.random.key(1), (2, 40, ODD.get(name, 33), 3))
     outputs = answer(network, *given, images, capture=network.stages)
     assert {stage.dtype for stage in outputs.captured.values()} == {jnp.dtype("bfloat16")}
     assert (outputs.logits.dtype, outputs.features.dtype) == (jnp.float32, jnp.float32)

@@ -23,6 +23,10 @@ _CONVNEXT = (
     {"depths": (1, 1, 2, 1), "widths": (8, 16, 32, 64)},
     {"depths": (1, 1, 2, 1), "dims": (8, 16, 32, 64)},
 )
+_TRESNET = (
+    {"depths": (1, 2, 2, 1), "width": 16},
+    {"layers": (1, 2, 2, 1), "width_factor": 0.25},
+)
 _SWIN = (
     {"width": 16, "depths": (2, 2), "heads": (2, 4)},
     {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "img_size": 64},
@@ -60,6 +64,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**_SWIN[1], "window_size": 4},
     ),
     "tinynet_e": ({}, {}),
+    "tresnet_m": _TRESNET,
+    "tresnet_v2_l": _TRESNET,
     "vit_base_patch32_clip_quickgelu_224": _VIT,
     "vit_giantopt_patch16_siglip_256": _VIT,
     "vit_huge_patch14_clip_224": _VIT_14,

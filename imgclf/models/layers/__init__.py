@@ -44,6 +44,7 @@ from imgclf.models.layers.scaled_standardised import (
     scaled_activation,
 )
 from imgclf.models.layers.sequence import Numbered
+from imgclf.models.layers.space_to_depth import space_to_depth
 from imgclf.models.layers.standardised import StdConv
 from imgclf.models.layers.stored import stored_shape
 from imgclf.models.layers.tokens import (
@@ -109,6 +110,7 @@ __all__ = [
     "relu",
     "resized_positions",
     "scaled_activation",
+    "space_to_depth",
     "spatial_pyramid",
     "stacked_name",
     "stage_rates",
