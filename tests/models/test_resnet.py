@@ -67,7 +67,7 @@ def test_batch_groups_reach_every_norm(name, answer, weights):
 @pytest.mark.parametrize("name", ["resnet50_gn", "resnetv2_50x1_bit"])
 def test_batch_groups_of_group_norms_are_refused(name):
     network = models.create(name, 10, batch_groups=2)
-    with pytest.raises(UserError, match="`batch_groups` of a network with group norms.* got 2"):
+    with pytest.raises(UserError, match=r"`batch_groups` of a network with group norms.* got 2"):
         network.initialise(jax.random.key(0), jnp.zeros((2, 64, 64, 3)))
 
 
