@@ -8,6 +8,13 @@ from typing import Any, Literal, get_args, get_origin
 from imgclf.errors import UserError, unknown
 from imgclf.kinds import fits, in_words
 
+_TIMMS = {
+    "drop_path_rate": "stochastic_depth",
+    "embed_dim": "width",
+    "global_pool": "pool",
+    "in_chans": "in_channels",
+}
+"""Options that are called otherwise there."""
 _RATES = {"drop_rate", "stochastic_depth"}
 _PER_STAGE = {"depths", "heads", "inner_widths", "widths"}
 _POSITIVE = {
@@ -43,6 +50,9 @@ def check(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -
     accepted = [p for p in parameters if p not in ("num_classes", "parent", "name")]
     for option, value in options.items():
         if option not in accepted:
+            ours = _TIMMS.get(option)
+            if ours in (*accepted, "in_channels"):
+                raise UserError(f"Unknown option of {name} {option!r}; did you mean {ours!r}?")
             raise unknown(f"option of {name}", option, accepted)
         hint = parameters[option].annotation
         if get_origin(hint) is Literal and value not in get_args(hint):

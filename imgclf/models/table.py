@@ -2,7 +2,8 @@
 
 A line each: the network; its family, which is a module of this folder with a function
 `(num_classes, **options)` of that name; the least height and width, in px, of the images it takes;
-and what images go through for the weights that are published under the name.
+what images go through for the weights that are published under the name; and torchvision's name,
+where it has another.
 """
 
 import csv
@@ -43,8 +44,9 @@ def _entry(row: dict[str, str]) -> Entry:
     return Entry(row["family"], preprocess, int(row["minimum_size"]))
 
 
-_LINES = Path(__file__).with_name("networks.csv").read_text().splitlines()
-TABLE: dict[str, Entry] = {row["network"]: _entry(row) for row in csv.DictReader(_LINES)}
+_ROWS = tuple(csv.DictReader(Path(__file__).with_name("networks.csv").read_text().splitlines()))
+TABLE: dict[str, Entry] = {row["network"]: _entry(row) for row in _ROWS}
+_TORCHVISION = {row["torchvision"]: row["network"] for row in _ROWS if row["torchvision"]}
 
 
 def names() -> tuple[str, ...]:
@@ -59,8 +61,9 @@ def entry(name: str) -> Entry:
     224
     """
     if name not in TABLE:
-        base, tag, _ = name.partition(".")  # timm names the weights of a network by a tag
-        if tag and base in TABLE:
+        base, _, _ = name.lower().partition(".")  # timm names the weights of a network by a tag
+        base = _TORCHVISION.get(base, base)
+        if base in TABLE:
             raise UserError(f"Unknown network {name!r}; did you mean {base!r}?")
         raise unknown("network", name, TABLE)
     return TABLE[name]
