@@ -1,25 +1,24 @@
 """Blocks of depthwise convolutions, as timm builds them, and the rows of a table that say them."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from imgclf.models.layers import (
     BatchNorm,
     Conv,
-    Initializer,
     SqueezeExcite,
     StochasticDepth,
     activation,
     average_pool,
+    blur_pool,
+    he_fan_out,
+    he_fan_out_of,
+    rounded,
 )
-from imgclf.models.layers.convolution import convolve
 
 
 @dataclass(frozen=True)
@@ -105,36 +104,7 @@ class Style:
             return x
         if self.antialias == "average":
             return average_pool(x, stride, stride)
-        return blurred(x, stride)
-
-
-def rounded(width: float, least: float = 0.9) -> int:
-    """The nearest multiple of 8, but at least 8 and that share of `width`.
-
-    >>> rounded(44.8), rounded(17.92), rounded(9.0), rounded(9.0, least=0.0)
-    (48, 24, 16, 8)
-    """
-    nearest = max(8, int(width + 4) // 8 * 8)
-    return nearest + 8 if nearest < least * width else nearest
-
-
-def he_fan_out_of(groups: int) -> Initializer:
-    """He's normal values by the outputs of a group: as the originals begin their convolutions."""
-
-    def make(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-        height, width, _, outputs = shape
-        fan_out = height * width * outputs // groups
-        return math.sqrt(2 / fan_out) * jax.random.normal(key, tuple(shape), dtype)
-
-    return make
-
-
-def blurred(x: jax.Array, stride: int) -> jax.Array:
-    """Every `stride`-th place of the image blurred by 1, 2, 1 in both directions."""
-    line = jnp.array([0.25, 0.5, 0.25], x.dtype)
-    channels = x.shape[-1]
-    kernel = jnp.tile(jnp.outer(line, line)[:, :, None, None], (1, 1, 1, channels))
-    return convolve(x, kernel, stride, ((1, 1), (1, 1)), groups=channels)
+        return blur_pool(x, stride, edges="constant")
 
 
 class ConvBlock(nn.Module):
@@ -274,7 +244,7 @@ def _squeeze_excite(x: jax.Array, row: Row, style: Style) -> jax.Array:
         names=("conv_reduce", "conv_expand"),
         act=style.squeeze_act or row.act,
         gate=style.gate,
-        kernel_init=he_fan_out_of(1),
+        kernel_init=he_fan_out,
         bias_init=nn.initializers.zeros,
         name="se",
     )(x)

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from imgclf.models.efficient_blocks import EdgeResidual, Row, Style, Table, rounded
-from imgclf.models.layers import Dense, activation, linear_rates, pooled
+from imgclf.models.efficient_blocks import EdgeResidual, Row, Style, Table
+from imgclf.models.layers import Dense, activation, linear_rates, pooled, rounded
 from imgclf.models.layers.initial import uniform_within
 from imgclf.models.network import Outputs
 from imgclf.models.torchvision import in_order

@@ -17,9 +17,9 @@ from imgclf.models.efficient_blocks import (
     Row,
     Style,
     Table,
-    rounded,
 )
 from imgclf.models.efficient_network import BlockNetwork
+from imgclf.models.layers import rounded
 
 _SILU, _RELU6, _RELU = Style("silu"), Style("relu6"), Style("relu")
 

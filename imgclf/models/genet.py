@@ -9,11 +9,12 @@ from flax import linen as nn
 from imgclf.models.layers import (
     BatchNorm,
     ConvNormAct,
-    Initializer,
     Norm,
     Numbered,
     PooledHead,
     StochasticDepth,
+    he_fan_out_of,
+    last_scale,
     linear_rates,
     relu,
 )
@@ -64,7 +65,7 @@ class BottleneckBlock(nn.Module):
             self.stride,
             groups=self.groups,
             norm=self.norm,
-            kernel_init=nn.initializers.variance_scaling(2.0 * self.groups, "fan_out", "normal"),
+            kernel_init=he_fan_out_of(self.groups),
             name="conv2_kxk",
         )(y, train)
         last = partial(self.norm, scale_init=last_scale(self.zero_init_last))
@@ -79,11 +80,6 @@ def shortcut(x: jax.Array, y: jax.Array, stride: int, norm: Norm, train: bool) -
         return x
     projection = ConvNormAct(y.shape[-1], 1, stride, act="identity", norm=norm, name="shortcut")
     return projection(x, train)
-
-
-def last_scale(zero: bool) -> Initializer:
-    """A block that ends in a scale of zero begins with its shortcut alone (arXiv:1706.02677)."""
-    return nn.initializers.zeros if zero else nn.initializers.ones
 
 
 class GENet(nn.Module):

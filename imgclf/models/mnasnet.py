@@ -9,9 +9,9 @@ from imgclf.models.efficient_blocks import (
     DepthwiseSeparable,
     InvertedResidual,
     Row,
-    rounded,
 )
 from imgclf.models.efficient_network import BlockNetwork
+from imgclf.models.layers import rounded
 
 # Repeats, kernel, stride, width, expansion, squeeze.
 _B1 = (

@@ -16,9 +16,9 @@ from imgclf.models.efficient_blocks import (
     Style,
     Table,
     UniversalInverted,
-    rounded,
 )
 from imgclf.models.efficient_network import BlockNetwork
+from imgclf.models.layers import rounded
 
 _RELU6 = Style("relu6")
 _V3_STYLE = Style(

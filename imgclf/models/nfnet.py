@@ -27,6 +27,7 @@ from imgclf.models.layers import (
     lecun_normal,
     linear_rates,
     max_pool,
+    rounded,
     scaled_activation,
 )
 from imgclf.models.network import Outputs
@@ -194,7 +195,7 @@ class NFNet(nn.Module):
 
     def _attention(self) -> Callable[[jax.Array, str], jax.Array] | None:
         def squeeze_excite(x: jax.Array, name: str) -> jax.Array:
-            reduced = max(8, int(x.shape[-1] * self.se_ratio + 4) // 8 * 8)
+            reduced = rounded(x.shape[-1] * self.se_ratio, least=0.0)
             return SqueezeExcite(reduced, kernel_init=lecun_normal, bias_init=_ZEROS, name=name)(x)
 
         def channel_attention(x: jax.Array, name: str) -> jax.Array:
@@ -236,28 +237,23 @@ class NFNet(nn.Module):
 
     def _inner(self, width: int, features: int, first: bool) -> tuple[int, int]:
         if self.expand:
-            inner = _by_eight(width * (1.0 if first else self.bottleneck))
+            inner = rounded(width * (1.0 if first else self.bottleneck))
         else:
-            inner = _by_eight(features * self.bottleneck)
+            inner = rounded(features * self.bottleneck)
         if not 0 < self.group_size <= inner:
             return inner, 1
         groups = inner // self.group_size
         return groups * self.group_size, groups
 
 
-def _by_eight(channels: float) -> int:
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
-
-
 def _nf_regnet(depths: tuple[int, ...], widths: tuple[int, ...]) -> partial[NFNet]:
     return partial(
         NFNet,
         depths=depths,
-        widths=tuple(_by_eight(0.75 * width) for width in widths),
-        last_width=_by_eight(0.75 * (1280 * widths[-1] // 440)),
+        widths=tuple(rounded(0.75 * width) for width in widths),
+        last_width=rounded(0.75 * (1280 * widths[-1] // 440)),
         stem_kind="3x3",
-        stem_width=_by_eight(0.75 * widths[0]),
+        stem_width=rounded(0.75 * widths[0]),
         group_size=8,
         bottleneck=2.25,
         expand=True,

@@ -18,6 +18,8 @@ from imgclf.models.layers import (
     SqueezeExcite,
     StochasticDepth,
     he_fan_out,
+    he_fan_out_of,
+    last_scale,
     relu,
     stage_rates,
 )
@@ -60,12 +62,12 @@ class Block(nn.Module):
             self.stride,
             groups=groups,
             norm=self.norm,
-            kernel_init=nn.initializers.variance_scaling(2.0 * groups, "fan_out", "normal"),
+            kernel_init=he_fan_out_of(groups),
             name="conv2",
         )(x, train)
         if reduced:
             x = SqueezeExcite(reduced, kernel_init=he_fan_out, bias_init=_ZEROS, name="se")(x)
-        last = partial(self.norm, scale_init=_ZEROS if self.zero_init_last else _ONES)
+        last = partial(self.norm, scale_init=last_scale(self.zero_init_last))
         x = ConvNormAct(self.features, 1, act="identity", norm=last, name="conv3")(x, train)
         x = StochasticDepth(self.drop_path)(x, train)
         if shortcut.shape != x.shape:

@@ -23,6 +23,7 @@ from imgclf.models.layers import (
     Numbered,
     PooledHead,
     StochasticDepth,
+    he_fan_out_of,
     linear_rates,
     relu,
 )
@@ -46,7 +47,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        init = nn.initializers.variance_scaling(2.0 * self.groups, "fan_out", "normal")
+        init = he_fan_out_of(self.groups)
         if self.fused:
             return relu(
                 Conv(

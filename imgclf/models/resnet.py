@@ -18,17 +18,18 @@ from imgclf.models.layers import (
     Conv,
     Dense,
     EfficientChannelAttention,
-    Initializer,
     Norm,
     SqueezeExcite,
     StochasticDepth,
     average_pool,
     blur_pool,
     in_turn,
+    last_scale,
     max_pool,
     norm_of,
     pooled,
     relu,
+    rounded,
     stage_rates,
 )
 from imgclf.models.network import Outputs
@@ -68,7 +69,7 @@ class Form:
 
     def attended(self, x: jax.Array) -> jax.Array:
         if self.attention == "se":
-            reduced = max(8, int(x.shape[-1] * self.attention_share + 4) // 8 * 8)
+            reduced = rounded(x.shape[-1] * self.attention_share, least=0.0)
             return SqueezeExcite(reduced, name="se")(x)
         return EfficientChannelAttention(name="se")(x) if self.attention else x
 
@@ -144,11 +145,6 @@ def shortcut(x: jax.Array, features: int, stride: int, form: Form, train: bool) 
     if stride == 1 and x.shape[-1] == features:
         return x
     return Downsample(features, stride, form, name="downsample")(x, train)
-
-
-def last_scale(zero: bool) -> Initializer:
-    """A block that ends in a scale of zero begins as the identity (arXiv:1706.02677)."""
-    return nn.initializers.zeros if zero else nn.initializers.ones
 
 
 class Stage(nn.Module):

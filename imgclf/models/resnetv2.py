@@ -21,6 +21,7 @@ from imgclf.models.layers import (
     norm_of,
     pooled,
     relu,
+    rounded,
     stage_rates,
 )
 from imgclf.models.network import Outputs
@@ -77,7 +78,7 @@ class Bottleneck(nn.Module):
         active = relu(self.norm(name="norm1")(x, train))
         if self.downsample:
             x = self.downsample(self.features, self.stride, name="downsample")(active)
-        middle = max(8, (self.features // 4 + 4) // 8 * 8)
+        middle = rounded(self.features // 4, least=0.0)
         y = self.conv(middle, 1, name="conv1")(active)
         y = relu(self.norm(name="norm2")(y, train))
         y = self.conv(middle, 3, self.stride, name="conv2")(y)

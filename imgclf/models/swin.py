@@ -23,6 +23,7 @@ from imgclf.models.layers import (
     Numbered,
     StochasticDepth,
     global_average,
+    last_scale,
     linear_uniform,
     not_empty,
     plus,
@@ -220,8 +221,7 @@ class Block(nn.Module):
         if not self.form.second:
             x = x + drop(attention(_norm(name="norm1")(x)), train)
             return x + drop(perceptron(_norm(name="norm2")(x), train), train)
-        ones, zeros = nn.initializers.ones, nn.initializers.zeros
-        norm = partial(_norm, scale_init=zeros if self.form.zero_init_last else ones)
+        norm = partial(_norm, scale_init=last_scale(self.form.zero_init_last))
         x = x + drop(norm(name="norm1")(attention(x)), train)
         return x + drop(norm(name="norm2")(perceptron(x, train)), train)
 

@@ -21,6 +21,7 @@ from imgclf.models.layers import (
     StochasticDepth,
     average_pool,
     blur_pool,
+    last_scale,
     relu,
     space_to_depth,
     stage_rates,
@@ -172,7 +173,6 @@ class TResNet(nn.Module):
         return Outputs(*head(body(images, train), train))
 
     def _layers(self, norm: partial[BatchNorm]) -> tuple[tuple[partial[Any], ...], ...]:
-        scale = nn.initializers.zeros if self.zero_init_last else nn.initializers.ones
         layers = []
         for i, rates in enumerate(stage_rates(self.stochastic_depth, self.depths)):
             block = partial(
@@ -180,7 +180,7 @@ class TResNet(nn.Module):
                 self.width * 2**i,
                 attention=i < len(self.depths) - 1,
                 norm=norm,
-                last_norm=partial(norm, scale_init=scale),
+                last_norm=partial(norm, scale_init=last_scale(self.zero_init_last)),
             )
             strides = (min(i + 1, 2), *[1] * (len(rates) - 1))
             layers.append(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from imgclf import models
-from imgclf.models.efficient_blocks import EdgeResidual, Row, Style, blurred
+from imgclf.models.efficient_blocks import EdgeResidual, Row, Style
 from imgclf.models.efficient_network import scaled
+from imgclf.models.layers import blur_pool
 
 NARROW = {"width": 0.25, "depth": 0.1, "stem_width": 8, "head_width": 16}
 IMAGES = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
@@ -127,9 +128,10 @@ def test_antialiasing_takes_the_place_of_strides(quickly):
 
 def test_a_blurred_constant_stays_so_inside_and_a_point_becomes_the_kernel():
     x = jnp.zeros((1, 7, 7, 2)).at[0, 2, 2, 0].set(1.0).at[..., 1].set(3.0)
-    y = blurred(x, 2)
+    y = blur_pool(x, 2, edges="constant")
     assert y.shape == (1, 4, 4, 2)
     np.testing.assert_allclose(y[0, 1:3, 1:3, 1], 3.0)
+    np.testing.assert_allclose(y[0, 0, 0, 1], 3.0 * 9 / 16)
     np.testing.assert_allclose(y[0, :3, :3, 0], [[0, 0, 0], [0, 0.25, 0], [0, 0, 0]])
-    every = blurred(x, 1)[0, 1:4, 1:4, 0]
+    every = blur_pool(x, 1, edges="constant")[0, 1:4, 1:4, 0]
     np.testing.assert_allclose(every, np.outer([1, 2, 1], [1, 2, 1]) / 16)

@@ -43,7 +43,7 @@ def test_stochastic_pooling_draws_in_proportion_and_evaluates_the_expected_value
 
 def test_adaptive_maxima_cover_the_map_by_cells_that_may_overlap():
     x = values(2, 7, 5, 3)
-    y = adaptive_max(jnp.asarray(x), 3, 2)
+    y = adaptive_max(jnp.asarray(x), (3, 2))
     for i, rows in enumerate([(0, 3), (2, 5), (4, 7)]):
         for j, columns in enumerate([(0, 3), (2, 5)]):
             np.testing.assert_array_equal(

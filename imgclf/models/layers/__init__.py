@@ -6,7 +6,12 @@ does another thing in training takes `(x, train)`, and every norm does.
 """
 
 from imgclf.models.layers.activations import Activation, ActivationName, activation, gelu, relu
-from imgclf.models.layers.adaptive import adaptive_average, flattened
+from imgclf.models.layers.adaptive import (
+    adaptive_average,
+    adaptive_max,
+    flattened,
+    spatial_pyramid,
+)
 from imgclf.models.layers.attention import CBAM, EfficientChannelAttention, SqueezeExcite
 from imgclf.models.layers.attention_pool import AttentionPool
 from imgclf.models.layers.blur import blur_pool
@@ -15,7 +20,14 @@ from imgclf.models.layers.convnormact import ConvNormAct
 from imgclf.models.layers.convolution import Conv, Padding
 from imgclf.models.layers.generalised import GeneralisedMean, StochasticPool
 from imgclf.models.layers.head import PooledHead
-from imgclf.models.layers.initial import Initializer, he_fan_out, linear_uniform, truncated_normal
+from imgclf.models.layers.initial import (
+    Initializer,
+    he_fan_out,
+    he_fan_out_of,
+    last_scale,
+    linear_uniform,
+    truncated_normal,
+)
 from imgclf.models.layers.linear import Dense
 from imgclf.models.layers.norms import (
     GRN,
@@ -33,7 +45,6 @@ from imgclf.models.layers.pooling import (
     not_empty,
     pooled,
 )
-from imgclf.models.layers.pyramid import adaptive_max, spatial_pyramid
 from imgclf.models.layers.recurrent import Recurrent
 from imgclf.models.layers.repeated import in_turn, stacked_name
 from imgclf.models.layers.residual import LayerScale, StochasticDepth, linear_rates, stage_rates
@@ -55,6 +66,7 @@ from imgclf.models.layers.tokens import (
     PatchEmbed,
     resized_positions,
 )
+from imgclf.models.layers.widths import rounded
 
 __all__ = [
     "CBAM",
@@ -97,7 +109,9 @@ __all__ = [
     "gelu",
     "global_average",
     "he_fan_out",
+    "he_fan_out_of",
     "in_turn",
+    "last_scale",
     "lecun_normal",
     "linear_rates",
     "linear_uniform",
@@ -109,6 +123,7 @@ __all__ = [
     "pooled",
     "relu",
     "resized_positions",
+    "rounded",
     "scaled_activation",
     "space_to_depth",
     "spatial_pyramid",

@@ -15,6 +15,16 @@ linear_uniform: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", 
 """Uniform within 1 / sqrt(inputs): how PyTorch begins a linear or a convolutional layer."""
 
 
+def he_fan_out_of(groups: int) -> Initializer:
+    """He's normal values by the outputs of one of the groups of a convolution."""
+    return nn.initializers.variance_scaling(2.0 * groups, "fan_out", "normal")
+
+
+def last_scale(zero: bool) -> Initializer:
+    """A block that ends in a scale of zero begins as its shortcut alone (arXiv:1706.02677)."""
+    return nn.initializers.zeros if zero else nn.initializers.ones
+
+
 def truncated_normal(deviation: float = 0.02) -> Initializer:
     """A normal distribution of this standard deviation, cut off at 2 on either side.
 

@@ -70,19 +70,15 @@ def average_pool(
     """
     given = sides(padding)
     pad = _ceiled(x, kernel, stride, given, padding) if ceil else given
-    window, strides = (kernel, kernel), (stride, stride)
-    sums = nn.avg_pool(x, window, strides=strides, padding=pad) * (kernel * kernel)
+    mean = partial(nn.avg_pool, window_shape=(kernel, kernel), strides=(stride, stride))
+    averages, counted = mean(x, padding=pad), jnp.ones((1, *x.shape[1:3], 1), jnp.float32)
     if isinstance(given, str) or not count_padding:
-        ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-        counts = nn.avg_pool(ones, window, strides=strides, padding=pad) * (kernel * kernel)
-    elif pad != given:
-        inside = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-        ones = jnp.pad(inside, ((0, 0), *given, (0, 0)), constant_values=1)
-        extra = tuple((0, new[1] - old[1]) for new, old in zip(pad, given, strict=True))
-        counts = nn.avg_pool(ones, window, strides=strides, padding=extra) * (kernel * kernel)
-    else:
-        return sums / (kernel * kernel)
-    return sums / counts
+        return (averages / mean(counted, padding=pad)).astype(x.dtype)
+    if pad != given:
+        counted = jnp.pad(counted, ((0, 0), *given, (0, 0)), constant_values=1)
+        pad = tuple((0, new[1] - old[1]) for new, old in zip(pad, given, strict=True))
+        return (averages / mean(counted, padding=pad)).astype(x.dtype)
+    return averages
 
 
 def global_average(x_bhwc: jax.Array) -> jax.Array:
