@@ -1,38 +1,39 @@
 """VGG (Simonyan and Zisserman 2014, arXiv:1409.1556), with and without batch normalisation.
 
-timm and torchvision have the same networks under the same names, in two layouts: the hidden layers
-are convolutions in timm's and linear in torchvision's. Weights of either go into both.
+As timm builds it: the hidden layers are convolutions. They are linear in torchvision's files, which
+go in, too. On images of more than 224 px they look at each 7 x 7 places, torchvision's at averages.
 """
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import jax
 import numpy as np
 from flax import linen as nn
 
-from imgclf.errors import UserError
 from imgclf.models.layers import (
     BatchNorm,
     Conv,
     Dense,
     Norm,
     adaptive_average,
-    flattened,
     max_pool,
     pooled,
     relu,
 )
 from imgclf.models.network import Outputs
+from imgclf.models.torchvision import renamed
 
 _ZEROS = nn.initializers.zeros
 _NORMAL = nn.initializers.normal(0.01)
 _SIDE = 7  # places in a row of the map that the first hidden layer reads
-_LAYOUTS = {
-    "torchvision": ("classifier.0", "classifier.3", "classifier.6"),
-    "timm": ("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
-}
+_NAMES = (
+    (r"^classifier\.0\.", "pre_logits.fc1."),
+    (r"^classifier\.3\.", "pre_logits.fc2."),
+    (r"^classifier\.6\.", "head.fc."),
+)
+"""torchvision's, and timm's in their place."""
 
 
 class Features(nn.Module):
@@ -88,22 +89,6 @@ class Head(nn.Module):
         return Dense(self.num_classes, kernel_init=_NORMAL, bias_init=_ZEROS, name="fc")(x)
 
 
-class Classifier(nn.Module):
-    """torchvision's `classifier`: three linear layers with dropout between; (logits, features)."""
-
-    num_classes: int
-    hidden: int
-    drop_rate: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        dense = partial(Dense, kernel_init=_NORMAL, bias_init=_ZEROS)
-        for name in ("0", "3"):
-            x = relu(dense(self.hidden, name=name)(x))
-            x = nn.Dropout(self.drop_rate, deterministic=not train)(x)
-        return dense(self.num_classes, name="6")(x), x
-
-
 class VGG(nn.Module):
     """Five stages of 3 x 3 convolutions, two hidden layers and a classifier."""
 
@@ -112,9 +97,6 @@ class VGG(nn.Module):
     """Convolutions in each stage."""
     normed: bool = False
     """Whether a batch normalisation follows each convolution."""
-    layout: Literal["timm", "torchvision"] = "timm"
-    """Whose names and shapes the hidden layers have. They do the same on images of 224 px; on
-    larger ones timm's look at each 7 x 7 places, torchvision's at averages."""
     width: int = 64
     hidden: int = 4096
     """Width of the hidden layers."""
@@ -123,14 +105,10 @@ class VGG(nn.Module):
     batch_groups: int = 1
     """Groups of a batch that are normalised each by itself."""
     dense: bool = False
-    """Classify every 7 x 7 places instead of the image; in timm's layout."""
+    """Classify every 7 x 7 places instead of the image."""
 
     stem: ClassVar[str] = "features.0"
-
-    @property
-    def classifier(self) -> str:
-        """The layer that gives the logits."""
-        return _LAYOUTS[self.layout][-1]
+    classifier: ClassVar[str] = "head.fc"
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -147,41 +125,28 @@ class VGG(nn.Module):
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         norm = partial(BatchNorm, groups=self.batch_groups) if self.normed else None
         x = Features(self.depths, self.width, norm, name="features")(images, train)
-        if self.layout == "timm":
-            x = HiddenConvolutions(self.hidden, self.drop_rate, name="pre_logits")(x, train)
-            features = pooled(x, self.dense)
-            head = Head(self.num_classes, self.drop_rate, name="head")
-            return Outputs(head(features, train), features)
-        if self.dense:
-            raise UserError('The `dense` of a VGG needs hidden layers with `layout="timm"`')
-        x = flattened(adaptive_average(x, _SIDE))
-        classifier = Classifier(self.num_classes, self.hidden, self.drop_rate, name="classifier")
-        return Outputs(*classifier(x, train))
+        x = HiddenConvolutions(self.hidden, self.drop_rate, name="pre_logits")(x, train)
+        features = pooled(x, self.dense)
+        head = Head(self.num_classes, self.drop_rate, name="head")
+        return Outputs(head(features, train), features)
 
     @nn.nowrap
     def from_file(self, stored: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """The arrays of a file in either layout, in that of this network."""
-        (other,) = {*_LAYOUTS} - {self.layout}
-        found: dict[str, Any] = dict(stored)
-        for theirs, ours in zip(_LAYOUTS[other], _LAYOUTS[self.layout], strict=True):
-            for part in ("weight", "bias"):
-                if f"{theirs}.{part}" in found:
-                    found[f"{ours}.{part}"] = found.pop(f"{theirs}.{part}")
-        for name, side in zip(_LAYOUTS[self.layout][:2], (_SIDE, 1), strict=True):
-            weight = found.get(f"{name}.weight")
-            if weight is not None and self.layout == "torchvision":
-                found[f"{name}.weight"] = weight.reshape(len(weight), -1)
-            elif weight is not None and weight.ndim == 2:
-                found[f"{name}.weight"] = weight.reshape(len(weight), -1, side, side)
+        """The arrays of timm's file or of torchvision's as timm's."""
+        found = renamed(stored, _NAMES)
+        for name, side in (("pre_logits.fc1.weight", _SIDE), ("pre_logits.fc2.weight", 1)):
+            weight = found.get(name)
+            if weight is not None and weight.ndim == 2 and weight.shape[1] % side**2 == 0:
+                found[name] = weight.reshape(len(weight), -1, side, side)
         return found
 
 
 _11, _13, _16, _19 = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 
-vgg11 = partial(VGG, depths=_11, layout="torchvision")
-vgg13 = partial(VGG, depths=_13, layout="torchvision")
-vgg16 = partial(VGG, depths=_16, layout="torchvision")
-vgg19 = partial(VGG, depths=_19, layout="torchvision")
+vgg11 = partial(VGG, depths=_11)
+vgg13 = partial(VGG, depths=_13)
+vgg16 = partial(VGG, depths=_16)
+vgg19 = partial(VGG, depths=_19)
 vgg11_bn = partial(VGG, depths=_11, normed=True)
 vgg13_bn = partial(VGG, depths=_13, normed=True)
 vgg16_bn = partial(VGG, depths=_16, normed=True)

@@ -257,11 +257,11 @@ BEGINNINGS: tuple[tuple[str, Mapping[str, Any], Rules], ...] = (
         {"widths": (8, 16, 16), "depths": (2, 2), "stem_width": 8},
         {"fc.*": pytorch, "*.kernel": pytorch, **NORMS},
     ),
-    # torchvision's VGG.__init__; timm's VGG._init_weights has convolutions as hidden layers.
+    # timm's VGG._initialize_weights.
     (
         "vgg11",
         {"depths": (1, 1), "width": 4, "hidden": 16},
-        {"classifier.*.kernel": normal(0.01), "*.kernel": he_out, **NORMS},
+        {"head.fc.kernel": normal(0.01), "*.kernel": he_out, **NORMS},
     ),
     (
         "vgg11_bn",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from imgclf import UserError, models
 from imgclf.models.layers import adaptive_average, average_pool, max_pool
@@ -23,7 +24,6 @@ SLOW = pytest.mark.slow
         pytest.param("inception_v3", "", marks=SLOW),
         pytest.param("densenet121", "", marks=SLOW),
         pytest.param("alexnet", "features", marks=SLOW),
-        pytest.param("vgg11", "features", marks=SLOW),
         pytest.param("vgg16_bn", "features", marks=SLOW),
     ],
 )
@@ -31,28 +31,60 @@ def test_weights_by_formula_give_the_originals_answers(same_as_reference, name, 
     same_as_reference(name, last=last)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("vgg11", {"depths": (1, 1, 1), "width": 4, "hidden": 16}),
-        ("vgg11_bn", {"depths": (1, 1, 1), "width": 4, "hidden": 16}),
-    ],
-)
-def test_a_vgg_takes_the_weights_of_either_layout(name, options, tmp_path, answer, weights):
+VGGS = (("pre_logits.fc1", "classifier.0"), ("pre_logits.fc2", "classifier.3"))
+
+
+def as_timms_vgg(theirs):
+    """A file of torchvision's VGG in timm's layout."""
+    ours = {name: x for name, x in theirs.items() if not name.startswith("classifier.")}
+    for (convolution, linear), side in zip(VGGS, (7, 1), strict=True):
+        weight = theirs[f"{linear}.weight"]
+        ours[f"{convolution}.weight"] = weight.reshape(len(weight), -1, side, side)
+        ours[f"{convolution}.bias"] = theirs[f"{linear}.bias"]
+    return ours | {f"head.fc.{x}": theirs[f"classifier.6.{x}"] for x in ("weight", "bias")}
+
+
+@SLOW
+def test_weights_by_formula_give_the_answers_of_torchvisions_vgg(same_as_reference):
+    same_as_reference("vgg11", last="features", written=as_timms_vgg)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn"])
+def test_a_vgg_takes_the_weights_of_either_layout_and_goes_out_in_timms(
+    name, tmp_path, answer, weights
+):
+    options = {"depths": (1, 1, 1), "width": 4, "hidden": 16}
     images = jax.random.normal(KEY, (2, 56, 56, 3))  # 7 x 7 places
-    logits, stored = [], None
-    for layout in ("timm", "torchvision"):
-        network = models.create(name, 5, layout=layout, **options)
-        if stored is None:
-            given = weights(network, images)
-            stored = tmp_path / "weights.safetensors"
-            models.save_weights(network, *given, stored)
-        network, *given = models.load(
-            name, stored, image_shape=(56, 56, 3), layout=layout, **options
-        )
-        logits.append(answer(network, *given, images).logits)
-        models.save_weights(network, *given, stored)  # in the other layout, for the way back
-    np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-5)
+    network = models.create(name, 5, **options)
+    params, model_state = weights(network, images)
+    models.save_weights(network, params, model_state, tmp_path / "timm.safetensors")
+    ours = load_file(tmp_path / "timm.safetensors")
+    assert ours["pre_logits.fc1.weight"].shape == (16, 16, 7, 7)
+    assert ours["pre_logits.fc2.weight"].shape == (16, 16, 1, 1)
+    theirs = {f"classifier.6.{part}": ours[f"head.fc.{part}"] for part in ("weight", "bias")}
+    theirs |= {name: x for name, x in ours.items() if name.startswith("features.")}
+    for convolution, linear in VGGS:
+        theirs[f"{linear}.weight"] = ours[f"{convolution}.weight"].reshape(16, -1)
+        theirs[f"{linear}.bias"] = ours[f"{convolution}.bias"]
+    save_file(theirs, tmp_path / "torchvision.safetensors")
+    network, *loaded = models.load(name, tmp_path / "torchvision.safetensors", **options)
+    jax.tree.map(np.testing.assert_array_equal, loaded, [params, model_state])
+
+    outputs = answer(network, params, model_state, images, capture=("features",))
+    x = np.asarray(outputs.captured["features"]).transpose(0, 3, 1, 2).reshape(2, -1)
+    for linear in ("classifier.0", "classifier.3"):
+        x = np.maximum(x @ theirs[f"{linear}.weight"].T + theirs[f"{linear}.bias"], 0)
+    wanted = x @ theirs["classifier.6.weight"].T + theirs["classifier.6.bias"]
+    np.testing.assert_allclose(outputs.logits, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_hidden_layers_of_another_network_are_a_misfit_of_a_vgg(tmp_path, weights):
+    network = models.create("vgg11", 5, depths=(1, 1), width=4, hidden=16)
+    given = weights(network, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+    # MobileNetV3 of torchvision has a layer of that name, too.
+    save_file({"classifier.0.weight": np.ones((16, 50), np.float32)}, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"pre_logits.fc1.weight: \(16, 50\) where \(16, 8, 7, 7\)"):
+        models.load_weights(network, *given, tmp_path / "w.safetensors")
 
 
 def test_windows_beyond_the_edge_are_pytorchs():
@@ -158,7 +190,8 @@ def test_of_fewer_blocks_the_stages_that_are_there_can_be_captured(name, blocks,
         jax.eval_shape(unknown.initialise, jax.random.key(0), images)
 
 
-def test_a_vgg_classifies_places_in_timms_layout_alone():
+@pytest.mark.parametrize("name", ["vgg11", "vgg11_bn"])
+def test_a_vgg_classifies_places_as_timm_has_it(name):
     images = jax.ShapeDtypeStruct((1, 40, 120, 3), jnp.float32)
     small = {"depths": (1, 1), "width": 4, "hidden": 8, "dense": True}
 
@@ -166,16 +199,13 @@ def test_a_vgg_classifies_places_in_timms_layout_alone():
         variables = network.initialise(jax.random.key(0), images)
         return network.apply(*variables, images, train=False)[0].logits
 
-    # As timm has it: 10 x 30 places, of which each 7 x 7 are looked at.
-    network = models.create("vgg11", 10, layout="timm", **small)
+    # 10 x 30 places, of which each 7 x 7 are looked at.
+    network = models.create(name, 10, **small)
     assert jax.eval_shape(partial(answer, network), images).shape == (1, 4, 24, 10)
     # A side of fewer than 7 places becomes 7, the other stays.
     low = jax.ShapeDtypeStruct((1, 32, 120, 3), jnp.float32)
-    network = models.create("vgg11", 10, layout="timm", **small | {"depths": (1, 1, 1)})
+    network = models.create(name, 10, **small | {"depths": (1, 1, 1)})
     assert jax.eval_shape(partial(answer, network), low).shape == (1, 1, 9, 10)
-    network = models.create("vgg11", 10, **small)
-    with pytest.raises(UserError, match='`dense` of a VGG needs hidden layers with `layout="timm"'):
-        jax.eval_shape(partial(answer, network), images)
 
 
 def test_a_second_classifier_of_inception_v3_says_which_images_it_needs():
