@@ -8,14 +8,13 @@ vision transformers are brought to these names first (`big_vision.py`).
 """
 
 import dataclasses
-import json
 import os
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from zipfile import BadZipFile
 
 import jax
@@ -31,12 +30,10 @@ from imgclf.models import create
 from imgclf.models.big_vision import as_pytorch
 from imgclf.models.classifier import classifiers
 from imgclf.models.depth import stack, unstack
+from imgclf.models.hub import HUB, preprocess_at, weights_at
 from imgclf.models.network import Network, Tree, stem_pixels
 from imgclf.models.torchvision import preprocess_of
-from imgclf.preprocess import Interpolation, Preprocess
-
-HUB = "hf-hub:"
-"""What weights that lie on the Hugging Face hub begin with; a repository follows."""
+from imgclf.preprocess import Preprocess
 
 _LAST_NAMES = {
     "kernel": "weight",
@@ -143,7 +140,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     Left out are buffers that nothing uses, such as PyTorch's counters (`num_batches_tracked`), and
     a prefix that all names have in common from what the network was wrapped in (`module.`).
     """
-    path = _downloaded(str(path)) if str(path).startswith(HUB) else Path(path)
+    path = weights_at(str(path)) if str(path).startswith(HUB) else Path(path)
     try:
         if path.suffix.lower() == ".safetensors":
             arrays = load_file(path)
@@ -266,23 +263,9 @@ def preprocess_with(path: str | Path, preprocess: Preprocess) -> Preprocess:
     """
     if all(dataclasses.astuple(preprocess)):
         return preprocess
-    if not str(path).startswith(HUB):
-        return preprocess.over(preprocess_of(_unwrapped(_names(Path(path)))))
-    try:
-        content = json.loads(_downloaded(str(path), "config.json").read_text())
-    except (UserError, ValueError):  # the weights may be there without it
-        return preprocess
-    stated = content.get("pretrained_cfg", {})
-    interpolation, mode = stated.get("interpolation"), stated.get("crop_mode")
-    theirs = Preprocess(
-        size=(stated.get("input_size") or [0])[-1],
-        crop=stated.get("crop_pct") or 0.0,
-        crop_mode=mode if mode in ("center", "squash") else "",
-        interpolation=interpolation if interpolation in get_args(Interpolation) else "",
-        mean=tuple(stated.get("mean") or ()),
-        std=tuple(stated.get("std") or ()),
-    )
-    return preprocess.over(theirs)
+    if str(path).startswith(HUB):
+        return preprocess.over(preprocess_at(str(path)))
+    return preprocess.over(preprocess_of(_unwrapped(_names(Path(path)))))
 
 
 def _names(path: Path) -> list[str]:
@@ -295,22 +278,6 @@ def _names(path: Path) -> list[str]:
             return list(file.keys())
     except _DAMAGED:
         return []
-
-
-def _downloaded(path: str, file: str = "model.safetensors") -> Path:
-    repository, _, revision = path.removeprefix(HUB).partition("@")
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    except ImportError:
-        raise UserError(
-            f"The weights {path!r} need a package; get it by: pip install 'imgclf[hub]'"
-        ) from None
-    try:
-        return Path(hf_hub_download(repository, file, revision=revision or None))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"The weights {path!r} cannot be had: {reason}") from None
 
 
 def _is_stacked(network: Network) -> bool:

@@ -209,7 +209,8 @@ def rebuild(
     """Network, classes and image shape of a run, from what `as_json` gave: no data is needed."""
     fields = {k: v for k, v in content["preprocess"].items() if k != "kind"}
     fields |= {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}
-    model = dataclasses.replace(recipe.model, preprocess=Preprocess(**fields))
+    # What the weights say of images is among the fields, and they may be gone.
+    model = dataclasses.replace(recipe.model, weights="", preprocess=Preprocess(**fields))
     classes = tuple(content["classes"])
     height, width, channels = content["image_shape"]
     network, shape = build(model, len(classes), (height, width, channels))

@@ -1,10 +1,4 @@
-import dataclasses
-import json
-import os
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import imgclf
 from imgclf import models
 from imgclf.errors import UserError
 from imgclf.models.weights import read
-from imgclf.preprocess import PLAIN
 
 OPTIONS = {"width": 4}
 IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
@@ -177,40 +169,3 @@ def test_a_file_of_other_names_or_a_folder_that_is_not_there_is_said(small, file
         models.load("cnn", file, **OPTIONS)
     with pytest.raises(UserError, match=r"The folder of a weights file must be there; got '.*/no/"):
         models.save_weights(*small, file.parent / "no" / "small.safetensors")
-
-
-HUB = """
-import sys
-from imgclf import models
-network, params, _ = models.load("cnn", "hf-hub:timm/small.one", width=4)
-print(network.num_classes, float(params["fc"]["bias"][0]), network.preprocess)
-"""
-
-
-def test_weights_of_the_hub_are_taken_from_its_own_cache(small, file, tmp_path):
-    repository = tmp_path / "hub" / "models--timm--small.one"
-    (repository / "refs").mkdir(parents=True)
-    for name in ("main", "v1"):
-        (repository / "refs" / name).write_text("1234")
-    (repository / "snapshots" / "1234").mkdir(parents=True)
-    file.rename(repository / "snapshots" / "1234" / "model.safetensors")
-    stated = {"input_size": [3, 8, 8], "crop_pct": 0.9, "mean": [0.4], "interpolation": "random"}
-    config = repository / "snapshots" / "1234" / "config.json"
-    config.write_text(json.dumps({"pretrained_cfg": stated}))
-    env = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    env |= {"PYTHONPATH": str(Path(imgclf.__file__).parent.parent)}
-
-    def run(program):
-        command = [sys.executable, "-c", program]
-        return subprocess.run(command, env=env, capture_output=True, text=True)
-
-    found = run(HUB)
-    bias = float(small[1]["fc"]["bias"][0])
-    preprocess = dataclasses.replace(PLAIN, size=8, crop=0.9, mean=(0.4,))
-    assert found.stdout == f"10 {bias} {preprocess}\n", found.stderr
-    revised = run(HUB.replace("small.one", "small.one@v1"))
-    assert revised.stdout == found.stdout, revised.stderr
-    config.unlink()
-    assert run(HUB).stdout == f"10 {bias} {PLAIN}\n"
-    other = run(HUB.replace("small.one", "other"))
-    assert "The weights 'hf-hub:timm/other' cannot be had: " in other.stderr.splitlines()[-1]

@@ -8,6 +8,7 @@ from imgclf.augmentation import Translate
 from imgclf.data import Balanced, Digits, LongTail, Synthetic, Undersampled
 from imgclf.optimizers import SGD
 from imgclf.recipe import Checkpoint, Data, resolve
+from imgclf.recipe.resolution import rebuild
 
 DIGITS = Recipe(
     data=Data(Digits(), {"test": Digits("test")}, batch_size=100),
@@ -46,6 +47,14 @@ def test_images_and_network_agree_on_size_and_channels() -> None:
     assert resolve(larger).image_shape == (16, 16, 1)
     grey = resolve(dataclasses.replace(DIGITS, model=Model("cifar_resnet20")))
     assert len(grey.network.preprocess.mean) == 1  # the three channels' mean
+
+
+def test_the_network_of_a_run_is_made_anew_without_the_weights_it_began_with() -> None:
+    content = resolve(DIGITS).as_json() | {"image_shape": [8, 12, 1]}
+    content["preprocess"]["size"] = 0  # what the weights say of the size would fill it
+    recipe = dataclasses.replace(DIGITS, model=Model("cnn", weights="hf-hub:not/to be/asked"))
+    network, _, shape = rebuild(recipe, content)
+    assert (network.name, shape) == ("cnn", (8, 12, 1))
 
 
 def change(**fields: object) -> Recipe:
