@@ -55,6 +55,8 @@ class CNN(nn.Module):
     classifier: ClassVar[str] = "fc"
     stem: ClassVar[str] = "stage1.conv1"
     stages: ClassVar[tuple[str, ...]] = ("stage1", "stage2")
+    by_size: ClassVar[bool] = True
+    """Its parameters depend on the size of the images."""
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:

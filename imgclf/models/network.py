@@ -16,6 +16,16 @@ from imgclf.errors import UserError, unknown
 from imgclf.preprocess import Preprocess
 
 Tree = Mapping[str, Any]
+_UNFIT = (
+    flax.errors.ApplyScopeInvalidVariablesStructureError,
+    flax.errors.ScopeCollectionNotFound,
+    flax.errors.ScopeParamNotFoundError,
+    flax.errors.ScopeParamShapeError,
+    flax.errors.ScopeVariableNotFoundError,
+    TypeError,  # as the next: statistics of other shapes, which Flax does not check
+    ValueError,
+)
+"""What comes of parameters that are another network's."""
 
 
 @partial(
@@ -108,6 +118,17 @@ class Network:
             raise UserError(f"The `images` of `{self.name}` must be (b, h, w, c); got {shape}")
         return shape
 
+    def _misfit(self, variables: Tree, images_bhwc: jax.Array) -> str:
+        params, model_state = jax.eval_shape(self.initialise, jax.random.key(0), images_bhwc)
+        given = flatten_dict(variables)
+        for keys, leaf in flatten_dict({"params": params, **model_state}).items():
+            name = ".".join(keys[1:])
+            if keys not in given:
+                return f"none called {name}"
+            if given[keys].shape != leaf.shape:
+                return f"{name} of the shape {given[keys].shape} where {leaf.shape} is wanted"
+        return ""
+
     def apply(
         self,
         params: Tree,
@@ -121,7 +142,9 @@ class Network:
         """(outputs, model_state after them) for images that are already normalised.
 
         `key` feeds dropout and is only needed in training. `capture` names submodules by their
-        path, such as "layer1" or "layer2.0"; what they returned is in `outputs.captured`.
+        path, such as "layer1" or "layer2.0"; what they returned is in `outputs.captured`. Raises a
+        `UserError` for `params` and `model_state` of another network, or for images of another size
+        where they depend on it.
         """
         shape, channels = self._checked(images_bhwc), channels_of(self.module, params)
         if channels not in (None, shape[-1]):
@@ -151,6 +174,14 @@ class Network:
                 raise
             raise UserError(
                 f"The `key` must be given to apply `{self.name}` in training: it drops at random"
+            ) from None
+        except _UNFIT:
+            misfit = self._misfit({"params": params, **model_state}, images_bhwc)
+            if not misfit:
+                raise
+            raise UserError(
+                f"The `params` and `model_state` of `{self.name}` must be its own, for images of "
+                f"{shape[1:]}; got {misfit}"
             ) from None
         changed = dict(changed)
         captured = _by_path(changed.pop("intermediates", {}))

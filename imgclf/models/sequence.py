@@ -73,6 +73,11 @@ class SequenceNetwork(nn.Module):
     stem: ClassVar[str] = "embed.proj"
     stages: ClassVar[tuple[str, ...]] = ("embed", "rnn")
 
+    @property
+    def by_size(self) -> bool:
+        """Whether its parameters depend on the size of the images."""
+        return self.tokens == "rows"
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         x = Embed(self.width, self.tokens, self.patch, name="embed")(images)

@@ -224,9 +224,13 @@ def _fitted(
             for what, which in sorted(misfits.items(), key=lambda each: len(each[1]))
             if which
         )
+        advice = (
+            "; its parameters depend on the size of its images: "
+            "`image_shape` or `preprocess.size` must be that of the weights"
+        )
         raise UserError(
             f"The `weights` of `{network.name}` must have its names and shapes; got {str(path)!r} "
-            f"with {', '.join(said)}"
+            f"with {', '.join(said)}{advice if getattr(network.module, 'by_size', False) else ''}"
         )
     fitted = unflatten_dict(values)
     params = fitted.pop("params", {})

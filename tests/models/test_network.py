@@ -155,6 +155,65 @@ def test_images_of_another_rank_are_refused_when_it_is_applied_too(mine):
         network.apply(params, model_state, jnp.zeros((8, 8, 3)), train=False)
 
 
+def cnn(width, side):
+    """(network, params, model_state) for images of that side."""
+    network = models.create("cnn", 10, width=width)
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    variables = jax.eval_shape(network.initialise, KEY, images)
+    return network, *jax.tree.map(lambda leaf: jnp.ones(leaf.shape), variables)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda params, state: (params, {}), "none called stage1.bn1.mean"),
+        (lambda params, state: ({}, state), "none called fc.bias"),
+        (lambda params, state: ({"params": params}, state), "none called fc.bias"),
+        (
+            lambda params, state: (params, cnn(8, 8)[2]),
+            "stage1.bn1.mean of the shape (8,) where (4,) is wanted",
+        ),
+        (lambda *_: cnn(4, 32)[1:], "fc.kernel of the shape (32, 10) where (8, 10) is wanted"),
+        (
+            lambda params, state: ({**params, "stage2": cnn(8, 8)[1]["stage2"]}, state),
+            "stage2.bn1.bias of the shape (16,) where (8,) is wanted",
+        ),
+    ],
+)
+def test_parameters_and_statistics_of_another_network_are_refused_with_the_first_of_them(
+    change, got, train
+):
+    network, params, model_state = cnn(4, 8)
+    with pytest.raises(UserError) as error:
+        network.apply(*change(params, model_state), jnp.ones((2, 8, 8, 3)), train=train, key=KEY)
+    assert str(error.value) == (
+        "The `params` and `model_state` of `cnn` must be its own, for images of (8, 8, 3); "
+        f"got {got}"
+    )
+
+
+def test_images_of_another_size_than_the_parameters_of_a_cnn_are_for_are_refused():
+    network, params, model_state = cnn(4, 8)
+    with pytest.raises(UserError, match=r"for images of \(16, 20, 3\); got fc.kernel of the shape"):
+        network.apply(params, model_state, jnp.ones((2, 16, 20, 3)), train=False)
+
+
+def test_an_error_of_a_persons_own_network_whose_parameters_fit_stays_what_it_is():
+    class Broken(nn.Module):
+        num_classes: int
+
+        @nn.compact
+        def __call__(self, images, train):
+            if not train:
+                raise ValueError("of mine")
+            return nn.Dense(self.num_classes)(images.mean((1, 2)))
+
+    network = models.create(Broken, 5)
+    with pytest.raises(ValueError, match="of mine"):
+        network.apply(*network.initialise(KEY, IMAGES), IMAGES, train=False)
+
+
 @pytest.mark.parametrize(
     ("name", "side", "options"),
     [

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from imgclf import models
 from imgclf.errors import UserError
 from imgclf.models.weights import read
+from imgclf.preprocess import Preprocess
 
 OPTIONS = {"width": 4}
 IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
@@ -169,3 +170,26 @@ def test_a_file_of_other_names_or_a_folder_that_is_not_there_is_said(small, file
         models.load("cnn", file, **OPTIONS)
     with pytest.raises(UserError, match=r"The folder of a weights file must be there; got '.*/no/"):
         models.save_weights(*small, file.parent / "no" / "small.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "with_advice"),
+    [("cnn", {}, True), ("lstm", {}, True), ("gru", {"tokens": "patches", "patch": 2}, False)],
+)
+def test_where_parameters_depend_on_the_size_of_images_a_misfit_says_how_to_give_it(
+    name, options, with_advice, tmp_path, weights
+):
+    path = tmp_path / "w.safetensors"
+    network = models.create(name, 10, width=4, **options)
+    images = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+    models.save_weights(network, *weights(network, images), path)
+    other = options | ({} if with_advice else {"patch": 4})
+    with pytest.raises(UserError) as error:
+        models.load(name, path, width=4, **other)
+    advice = (
+        "; its parameters depend on the size of its images: "
+        "`image_shape` or `preprocess.size` must be that of the weights"
+    )
+    assert str(error.value).endswith(advice) == with_advice
+    for given in ({"image_shape": (16, 16, 3)}, {"preprocess": Preprocess(size=16)}):
+        models.load(name, path, width=4, **options, **given)
