@@ -152,12 +152,19 @@ class Network:
                 f"The `images` of `{self.name}` must be (b, h, w, {channels}), as its `params`; "
                 f"got {shape}"
             )
+        if not jnp.issubdtype(images_bhwc.dtype, jnp.floating):
+            raise UserError(
+                f"The `images` of `{self.name}` must be normalised already, as floats; "
+                f"got {images_bhwc.dtype}"
+            )
+        if isinstance(capture, str):
+            raise UserError(f"The `capture` must be several names, [{capture!r}]; got {capture!r}")
         images_bhwc = jnp.asarray(images_bhwc, self.dtype)
-        submodules = set()
+        submodules: set[str] = set()
 
         def is_captured(module: nn.Module, method: str) -> bool:
             path = ".".join(module.path)
-            submodules.add(path)
+            submodules.update({path} - {""})
             return method == "__call__" and path in capture
 
         try:

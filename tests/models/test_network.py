@@ -110,6 +110,15 @@ def test_a_nested_submodule_is_captured_by_its_dotted_path():
         network.apply(params, model_state, IMAGES, train=False, capture=("stage3",))
 
 
+def test_names_of_submodules_are_several_and_images_are_normalised():
+    network = models.create("cnn", 3, width=4)
+    variables = network.initialise(KEY, IMAGES)
+    with pytest.raises(UserError, match=r"must be several names, \['stage1'\]; got 'stage1'"):
+        network.apply(*variables, IMAGES, train=False, capture="stage1")
+    with pytest.raises(UserError, match="must be normalised already, as floats; got uint8"):
+        network.apply(*variables, IMAGES.astype("uint8"), train=False)
+
+
 def test_a_network_is_a_value():
     one, other = models.create("resnet50", 10), models.create("resnet50", 10)
     assert one == other
