@@ -11,7 +11,7 @@ import dataclasses
 import os
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from imgclf.models.hub import HUB, preprocess_at, weights_at
 from imgclf.models.network import Network, Tree, stem_pixels
 from imgclf.models.torchvision import preprocess_of
 from imgclf.preprocess import Preprocess
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of a network's parameters and statistics, by their names in a file and in its layout."""
 
 _LAST_NAMES = {
     "kernel": "weight",
@@ -173,70 +176,112 @@ def _fitted(
     stored: Mapping[str, np.ndarray],
     path: str | Path,
 ) -> tuple[dict, dict, str]:
-    stored, stacked = _adapted(network, stored), _is_stacked(network)
+    stacked = _is_stacked(network)
     if stacked:
         shapes_only = isinstance(jax.tree.leaves(given)[0], jax.ShapeDtypeStruct)
         apart = partial(unstack, network)
         given = jax.eval_shape(apart, *given) if shapes_only else apart(*given)
-    heads = tuple(f"{head}." for head in classifiers(network.module))
-    stems = [f"{stem}.weight" for stem in _stems(network.module)]
-    pixels = stem_pixels(network.module)
-    headed = any(name.startswith(heads) for name in stored)
+    leaves = flatten_dict({"params": given[0], **given[1]})
+    wanted = {_stored_name(keys): _stored_shape(keys, leaf.shape) for keys, leaf in leaves.items()}
+    stored = _adapted(network, stored)
+    anew, of_classes = _begun_anew(network, wanted, stored, path)
+    stored, of_channels = _with_stems(network, wanted, stored, path)
+    _check_fit(network, _without(anew, wanted), _without(anew, stored), path)
+
     values: dict[tuple[str, ...], Any] = {}
-    missing, misshapen, unexpected, notes = [], [], dict.fromkeys(stored), {}
-    for keys, leaf in flatten_dict({"params": given[0], **given[1]}).items():
-        name, axes = _stored_name(keys), _stored_axes(keys, leaf.ndim)
-        unexpected.pop(name, None)
-        if name not in stored and name.startswith(heads) and not headed:
-            values[keys] = leaf
-            notes["head"] = f"The classifier begins anew: {str(path)!r} has none"
-            continue
-        if name not in stored:
-            missing.append(name)
-            continue
-        found, wanted = stored[name].shape, tuple(leaf.shape[axis] for axis in axes)
-        if found == wanted:
-            values[keys] = jnp.asarray(stored[name].transpose(np.argsort(axes)), leaf.dtype)
-        elif name.startswith(heads) and found[1:] == wanted[1:]:
-            values[keys] = leaf
-            head = next(head for head in heads if name.startswith(head))
-            notes[head] = (
-                f"The classifier `{head[:-1]}` begins anew: {str(path)!r} has {found[0]} classes, "
-                f"the network {network.num_classes}"
-            )
-        elif (
-            name in stems
-            and (found[0], *found[2:]) == (wanted[0], *wanted[2:])
-            and found[1] % pixels == 0
-        ):
-            kernel = _with_inputs(stored[name], wanted[1] // pixels, pixels)
-            values[keys] = jnp.asarray(kernel.transpose(np.argsort(axes)), leaf.dtype)
-            notes[name] = (
-                f"The stem `{name.removesuffix('.weight')}` is adapted: {str(path)!r} has "
-                f"{found[1] // pixels} channels, the images {wanted[1] // pixels}"
-            )
-        else:
-            misshapen.append(f"{name}: {found} where {wanted} is wanted")
-    misfits = {"missing": missing, "unexpected": [*unexpected], "of another shape": misshapen}
-    if any(misfits.values()):
-        said = (
-            f"{len(which)} {what} ({', '.join(which)})"
-            for what, which in sorted(misfits.items(), key=lambda each: len(each[1]))
-            if which
-        )
-        advice = (
-            "; its parameters depend on the size of its images: "
-            "`image_shape` or `preprocess.size` must be that of the weights"
-        )
-        raise UserError(
-            f"The `weights` of `{network.name}` must have its names and shapes; got {str(path)!r} "
-            f"with {', '.join(said)}{advice if getattr(network.module, 'by_size', False) else ''}"
-        )
+    for keys, leaf in leaves.items():
+        values[keys], name = leaf, _stored_name(keys)
+        if name not in anew:
+            array = stored[name].transpose(np.argsort(_stored_axes(keys, leaf.ndim)))
+            values[keys] = jnp.asarray(array, leaf.dtype)
     fitted = unflatten_dict(values)
     params = fitted.pop("params", {})
     if stacked:
         params, fitted = stack(network, params, fitted)
-    return params, fitted, "; ".join(notes.values())
+    return params, fitted, "; ".join([*of_classes, *of_channels])
+
+
+def _without(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _begun_anew(
+    network: Network, wanted: Shapes, stored: Mapping[str, np.ndarray], path: str | Path
+) -> tuple[set[str], list[str]]:
+    """Parameters of classifiers of which the file has none, or all for other classes; and notes."""
+    heads = tuple(f"{head}." for head in classifiers(network.module))
+    every = {name for name in wanted if name.startswith(heads)}
+    if not any(name.startswith(heads) for name in stored):
+        return every, [f"The classifier begins anew: {str(path)!r} has none"] if every else []
+
+    def is_for_others(name: str) -> bool:
+        found, want = stored[name].shape, wanted[name]
+        return len(found) == len(want) and found[1:] == want[1:] and found != want
+
+    anew: set[str] = set()
+    notes = []
+    for head in heads:
+        names = {name for name in every & stored.keys() if name.startswith(head)}
+        if not names or not all(map(is_for_others, names)):
+            continue
+        classes, *more = {stored[name].shape[0] for name in names}
+        if not more:
+            anew |= names
+            notes.append(
+                f"The classifier `{head[:-1]}` begins anew: {str(path)!r} has {classes} classes, "
+                f"the network {network.num_classes}"
+            )
+    return anew, notes
+
+
+def _with_stems(
+    network: Network, wanted: Shapes, stored: Mapping[str, np.ndarray], path: str | Path
+) -> tuple[Mapping[str, np.ndarray], list[str]]:
+    """The arrays, those of stems that are for images of other channels adapted; and notes."""
+    adapted, notes, pixels = dict(stored), [], stem_pixels(network.module)
+    for stem in _stems(network.module):
+        name = f"{stem}.weight"
+        if name not in stored or name not in wanted:
+            continue
+        found, want = stored[name].shape, wanted[name]
+        alike = len(found) == len(want) and found[:1] + found[2:] == want[:1] + want[2:]
+        if alike and found != want and found[1] % pixels == 0:
+            theirs, ours = found[1] // pixels, want[1] // pixels
+            adapted[name] = _with_inputs(stored[name], ours, pixels)
+            notes.append(
+                f"The stem `{stem}` is adapted: {str(path)!r} has {theirs} channels, "
+                f"the images {ours}"
+            )
+    return adapted, notes
+
+
+def _check_fit(
+    network: Network, wanted: Shapes, stored: Mapping[str, np.ndarray], path: str | Path
+) -> None:
+    misfits = {
+        "missing": [name for name in wanted if name not in stored],
+        "unexpected": [name for name in stored if name not in wanted],
+        "of another shape": [
+            f"{name}: {stored[name].shape} where {shape} is wanted"
+            for name, shape in wanted.items()
+            if name in stored and stored[name].shape != shape
+        ],
+    }
+    if not any(misfits.values()):
+        return
+    said = (
+        f"{len(which)} {what} ({', '.join(which)})"
+        for what, which in sorted(misfits.items(), key=lambda each: len(each[1]))
+        if which
+    )
+    advice = (
+        "; its parameters depend on the size of its images: "
+        "`image_shape` or `preprocess.size` must be that of the weights"
+    )
+    raise UserError(
+        f"The `weights` of `{network.name}` must have its names and shapes; got {str(path)!r} "
+        f"with {', '.join(said)}{advice if getattr(network.module, 'by_size', False) else ''}"
+    )
 
 
 def _stems(module: nn.Module) -> tuple[str, ...]:
@@ -318,6 +363,10 @@ def _stored_axes(keys: Sequence[str], ndim: int) -> tuple[int, ...]:
     if keys[-1] != "kernel":
         return tuple(range(ndim))
     return (ndim - 1, ndim - 2, *range(ndim - 2))
+
+
+def _stored_shape(keys: Sequence[str], shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in _stored_axes(keys, len(shape)))
 
 
 def _listed(what: str, which: Sequence[str]) -> str:

@@ -90,6 +90,26 @@ def test_another_number_of_classes_keeps_the_new_classifier_and_says_so(small, f
     assert loaded["fc"]["kernel"].shape == (8, 3)
 
 
+@pytest.mark.parametrize(
+    ("part", "shape", "said"),
+    [
+        ("bias", (3,), r"1 of another shape \(fc.bias: \(3,\) where \(10,\) is wanted\)"),
+        ("weight", (3, 8), r"1 of another shape \(fc.weight: \(3, 8\) where \(10, 8\) is wanted\)"),
+    ],
+)
+def test_half_a_classifier_of_other_classes_is_a_misfit(small, file, part, shape, said):
+    save_file(load_file(file) | {f"fc.{part}": np.zeros(shape, np.float32)}, file)
+    with pytest.raises(UserError, match=f"with {said}"):
+        models.load_weights(*small, file)
+
+
+def test_a_classifier_of_differing_classes_is_a_misfit_as_a_whole(small, file):
+    halves = {"fc.weight": np.zeros((3, 8), np.float32), "fc.bias": np.zeros(4, np.float32)}
+    save_file(load_file(file) | halves, file)
+    with pytest.raises(UserError, match=r"2 of another shape \(fc.bias: .*fc.weight: "):
+        models.load_weights(*small, file)
+
+
 def test_a_full_fit_says_nothing(small, file):
     assert models.load_weights(*small, file)[2] == ""
 
