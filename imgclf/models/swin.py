@@ -305,7 +305,7 @@ class SwinTransformer(nn.Module):
     """Whether every block of V2 begins as the identity."""
     drop_rate: float = 0.0
     """Share of the features that dropout takes away before the classifier."""
-    stochastic_depth: float = 0.0
+    stochastic_depth: float = 0.1
     """How often the last block's branches are left out; it grows linearly from 0."""
 
     classifier: ClassVar[str] = "head.fc"
