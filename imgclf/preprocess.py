@@ -39,6 +39,19 @@ class Preprocess:
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return dataclasses.replace(default, **{name: value for name, value in own.items() if value})
 
+    def for_channels(self, channels: int) -> "Preprocess":
+        """This value, of a network or its weights, for images of so many channels.
+
+        Of grey ones mean and deviation are the averages over colours. For any other number they
+        stay as they are, and `check` refuses them: whoever knows the channels must give both.
+
+        >>> IMAGENET.for_channels(1).mean
+        (0.449,)
+        """
+        if channels != 1:
+            return self
+        return dataclasses.replace(self, mean=_average(self.mean), std=_average(self.std))
+
     def check(self, channels: int) -> None:
         """Raises a `UserError` where the value makes no sense for images of so many channels."""
         if self.size < 0:
@@ -57,6 +70,10 @@ class Preprocess:
                 )
         if any(deviation <= 0 for deviation in self.std):
             raise UserError(f"The `std` of `Preprocess` must be greater than 0; got {self.std}")
+
+
+def _average(values: tuple[float, ...]) -> tuple[float, ...]:
+    return (sum(values) / len(values),) if values else ()
 
 
 IMAGENET = Preprocess(

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from imgclf.errors import UserError
@@ -23,3 +25,13 @@ def test_empty_fields_are_the_networks_own() -> None:
 def test_values_that_make_no_sense_are_refused(wrong: Preprocess) -> None:
     with pytest.raises(UserError, match="`Preprocess` must"):
         wrong.over(PLAIN).check(channels=3)
+
+
+def test_of_grey_images_mean_and_deviation_are_the_averages_over_colours() -> None:
+    grey = IMAGENET.for_channels(1)
+    assert grey == dataclasses.replace(IMAGENET, mean=grey.mean, std=grey.std)
+    assert grey.mean == pytest.approx([0.449]) and grey.std == pytest.approx([0.226])
+    assert PLAIN.for_channels(1) == PLAIN and Preprocess().for_channels(1) == Preprocess()
+    assert IMAGENET.for_channels(3) == IMAGENET.for_channels(4) == IMAGENET
+    with pytest.raises(UserError, match="must have 1 or 4 values, for images of 4 channels; got 3"):
+        IMAGENET.for_channels(4).check(channels=4)

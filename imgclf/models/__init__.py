@@ -74,9 +74,10 @@ def create(
     """The network of that name, or of a person's function `(num_classes, **options) -> nn.Module`.
 
     `dtype` is the type of its computation, `float32` or `bfloat16`. Empty fields of `preprocess`
-    are filled with the network's own. `options` are fields of its module, such as `drop_rate` and
-    `stochastic_depth`; where it has an `image_size`, the images are of that size. Raises a
-    `UserError` for an unknown name, type or option.
+    are filled with the network's own, averaged over colours where `in_channels` is 1; of other
+    than 1 or 3 channels one must give `mean` and `std`. `options` are fields of its module, such as
+    `drop_rate` and `stochastic_depth`; where it has an `image_size`, the images are of that size.
+    Raises a `UserError` for an unknown name, type or option.
     """
     from flax import linen as nn
 
@@ -104,9 +105,10 @@ def create(
     if isinstance(network, str):
         check_ranges(name, function, options)
     module = function(num_classes, **options)
+    own = Preprocess(options.get("image_size", 0)).over(line.preprocess).for_channels(in_channels)
     return Network(
         module=module,
-        preprocess=preprocess.over(Preprocess(options.get("image_size", 0))).over(line.preprocess),
+        preprocess=preprocess.over(own),
         num_classes=num_classes,
         name=name,
         minimum_size=getattr(module, "minimum_size", line.minimum_size),

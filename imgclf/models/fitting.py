@@ -55,8 +55,8 @@ def fitted(
     leaves = flatten_dict({"params": given[0], **given[1]})
     wanted = {stored_name(keys): _stored_shape(keys, leaf.shape) for keys, leaf in leaves.items()}
     stored = adapted(network, stored)
-    anew, of_classes = _begun_anew(network, wanted, stored, path)
-    stored, of_channels = _with_stems(network, wanted, stored, path)
+    anew = _begun_anew(network, wanted, stored, path)
+    stored, of_stems = _with_stems(network, wanted, stored, path)
     _check_fit(network, _without(anew, wanted), _without(anew, stored), path)
 
     values: dict[tuple[str, ...], Any] = {}
@@ -69,7 +69,9 @@ def fitted(
     params = model_state.pop("params", {})
     if stacked:
         params, model_state = stack(network, params, model_state)
-    return params, model_state, "; ".join([*of_classes, *of_channels])
+    notes = anew | of_stems
+    said = dict.fromkeys(notes[name] for name in wanted if name in notes)
+    return params, model_state, "; ".join(said)
 
 
 def _without(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,38 +80,37 @@ def _without(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any
 
 def _begun_anew(
     network: Network, wanted: Shapes, stored: Mapping[str, np.ndarray], path: str | Path
-) -> tuple[set[str], list[str]]:
-    """Parameters of classifiers of which the file has none, or all for other classes; and notes."""
+) -> dict[str, str]:
+    """Why the parameters of classifiers begin anew that the file has for other classes, or not."""
     heads = tuple(f"{head}." for head in classifiers(network.module))
-    every = {name for name in wanted if name.startswith(heads)}
+    every = [name for name in wanted if name.startswith(heads)]
     if not any(name.startswith(heads) for name in stored):
-        return every, [f"The classifier begins anew: {str(path)!r} has none"] if every else []
+        return dict.fromkeys(every, f"The classifier begins anew: {str(path)!r} has none")
 
     def is_for_others(name: str) -> bool:
         found, want = stored[name].shape, wanted[name]
         return len(found) == len(want) and found[1:] == want[1:] and found != want
 
-    anew: set[str] = set()
-    notes = []
+    anew: dict[str, str] = {}
     for head in heads:
-        names = {name for name in every & stored.keys() if name.startswith(head)}
+        names = [name for name in every if name.startswith(head) and name in stored]
         if not names or not all(map(is_for_others, names)):
             continue
         classes, *more = {stored[name].shape[0] for name in names}
         if not more:
-            anew |= names
-            notes.append(
+            note = (
                 f"The classifier `{head[:-1]}` begins anew: {str(path)!r} has {classes} classes, "
                 f"the network {network.num_classes}"
             )
-    return anew, notes
+            anew |= dict.fromkeys(names, note)
+    return anew
 
 
 def _with_stems(
     network: Network, wanted: Shapes, stored: Mapping[str, np.ndarray], path: str | Path
-) -> tuple[Mapping[str, np.ndarray], list[str]]:
-    """The arrays, those of stems that are for images of other channels adapted; and notes."""
-    adapted, notes, pixels = dict(stored), [], stem_pixels(network.module)
+) -> tuple[Mapping[str, np.ndarray], dict[str, str]]:
+    """The arrays, those of stems for images of other channels adapted; and a note for each."""
+    arrays, notes, pixels = dict(stored), {}, stem_pixels(network.module)
     for stem in _stems(network.module):
         name = f"{stem}.weight"
         if name not in stored or name not in wanted:
@@ -118,12 +119,12 @@ def _with_stems(
         alike = len(found) == len(want) and found[:1] + found[2:] == want[:1] + want[2:]
         if alike and found != want and found[1] % pixels == 0:
             theirs, ours = found[1] // pixels, want[1] // pixels
-            adapted[name] = _with_inputs(stored[name], ours, pixels)
-            notes.append(
+            arrays[name] = _with_inputs(stored[name], ours, pixels)
+            notes[name] = (
                 f"The stem `{stem}` is adapted: {str(path)!r} has {theirs} channels, "
                 f"the images {ours}"
             )
-    return adapted, notes
+    return arrays, notes
 
 
 def _check_fit(

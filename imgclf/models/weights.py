@@ -61,7 +61,7 @@ def load(
     stored = read(path)
     if num_classes is None:
         num_classes = _classes_in(stored, create(name, 1, **options), path)
-    preprocess = preprocess_with(path, preprocess)
+    preprocess = preprocess_with(path, preprocess, in_channels)
     network = create(name, num_classes, dtype, preprocess, in_channels, **options)
     images = jax.ShapeDtypeStruct((1, *(image_shape or network.image_shape)), jnp.float32)
 
@@ -150,16 +150,19 @@ def _unwrapped(names: list[str]) -> list[str]:
     return names
 
 
-def preprocess_with(path: str | Path, preprocess: Preprocess) -> Preprocess:
+def preprocess_with(path: str | Path, preprocess: Preprocess, in_channels: int = 3) -> Preprocess:
     """`preprocess`, its empty fields as these weights were trained, so far as that is known.
 
-    Beside weights on the hub timm's `config.json` says it; torchvision's have names that do.
+    Beside weights on the hub timm's `config.json` says it; torchvision's have names that do. For
+    images of `in_channels` it is what `Preprocess.for_channels` makes of that.
     """
     if all(dataclasses.astuple(preprocess)):
         return preprocess
     if str(path).startswith(HUB):
-        return preprocess.over(preprocess_at(str(path)))
-    return preprocess.over(preprocess_of(_unwrapped(_names(Path(path)))))
+        theirs = preprocess_at(str(path))
+    else:
+        theirs = preprocess_of(_unwrapped(_names(Path(path))))
+    return preprocess.over(theirs.for_channels(in_channels))
 
 
 def _names(path: Path) -> list[str]:

@@ -179,7 +179,7 @@ def build(
     if model.weights:
         from imgclf.models import preprocess_with
 
-        preprocess = preprocess_with(model.weights, preprocess)
+        preprocess = preprocess_with(model.weights, preprocess, channels)
     network = create(
         model.network,
         num_classes=num_classes,
@@ -192,10 +192,6 @@ def build(
     height, width, channels = source_shape or (PHOTOGRAPH_SIZE, PHOTOGRAPH_SIZE, 3)
     if preprocess.size == 0 and (source_shape is None or height == width):
         preprocess = dataclasses.replace(preprocess, size=height)
-    if channels == 1 and not model.preprocess.mean:
-        preprocess = dataclasses.replace(preprocess, mean=(_average(preprocess.mean),))
-    if channels == 1 and not model.preprocess.std:
-        preprocess = dataclasses.replace(preprocess, std=(_average(preprocess.std),))
     preprocess.check(channels)
     if preprocess.size:
         height = width = preprocess.size
@@ -275,10 +271,6 @@ def check_classes(name: str, classes: tuple[str, ...], known: tuple[str, ...]) -
             f"The source {name!r} has {len(classes)} classes, {len(known)} are learned, "
             f"and they must be the same: {what}"
         )
-
-
-def _average(values: tuple[float, ...]) -> float:
-    return sum(values) / len(values)
 
 
 def _ceil(steps: float) -> int:

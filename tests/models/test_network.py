@@ -9,6 +9,7 @@ from flax import linen as nn
 from imgclf import models
 from imgclf.errors import UserError
 from imgclf.models import Outputs
+from imgclf.preprocess import Preprocess
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(KEY, (4, 8, 8, 1))
@@ -131,6 +132,14 @@ def test_outputs_pass_through_jax():
     doubled = jax.jit(lambda tree: jax.tree.map(lambda x: 2 * x, tree))(outputs)
     assert doubled.features is None
     np.testing.assert_array_equal(doubled.captured["x"], [2, 2])
+
+
+def test_a_network_of_grey_images_normalises_them_by_the_average_over_colours():
+    assert models.create("resnet18", 10, in_channels=1).preprocess.mean == pytest.approx([0.449])
+    assert models.create("resnet18", 10, in_channels=1).preprocess.std == pytest.approx([0.226])
+    own = Preprocess(mean=(0.1, 0.2, 0.3), std=(0.2,))
+    network = models.create("resnet18", 10, preprocess=own, in_channels=1)
+    assert (network.preprocess.mean, network.preprocess.std) == (own.mean, own.std)
 
 
 @pytest.mark.parametrize("shape", [(2, 7, 8, 1), (2, 8, 7, 1)])

@@ -334,6 +334,8 @@ def test_images_are_normalised_as_torchvisions_weights_were_trained(tmp_path):
     written_as(VIT, read(tmp_path / "ours.safetensors"), tmp_path / "theirs.safetensors")
     stated = models.preprocess_with(tmp_path / "theirs.safetensors", Preprocess(crop=0.9))
     assert stated == Preprocess(crop=0.9, mean=IMAGENET.mean, std=IMAGENET.std)
+    grey = models.preprocess_with(tmp_path / "theirs.safetensors", Preprocess(), in_channels=1)
+    assert grey.mean == pytest.approx([0.449]) and grey.std == pytest.approx([0.226])
     wrapped = {f"module.{name}": x for name, x in read(tmp_path / "theirs.safetensors").items()}
     save_file(wrapped, tmp_path / "wrapped.safetensors")
     stated = models.preprocess_with(tmp_path / "wrapped.safetensors", Preprocess())
