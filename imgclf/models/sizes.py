@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from imgclf.models.columns import aligned
 from imgclf.models.table import TABLE, entry
 
 _FILE = Path(__file__).with_name("sizes.csv")
@@ -30,17 +31,6 @@ def listing(names: Sequence[str], num_classes: int = CLASSES) -> list[str]:
         side = entry(name).preprocess.size or entry(name).minimum_size
         rows.append((name, f"{parameters:,}", f"{products / 1e9:.3f}", f"{side}"))
     return aligned(rows, "<>>>")
-
-
-def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
-    """The rows as lines of equally wide columns; `sides` has < or > for each."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def _worked_out(name: str, num_classes: int) -> tuple[int, int]:

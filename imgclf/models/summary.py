@@ -12,8 +12,8 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from imgclf.models.columns import aligned
 from imgclf.models.network import Network, Tree
-from imgclf.models.sizes import aligned
 
 
 @dataclass(frozen=True)
