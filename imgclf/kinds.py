@@ -26,6 +26,8 @@ def fits(value: Any, hint: Any) -> bool:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
+    if origin is typing.Annotated:
+        return fits(value, inner[0])
     if hint is float:
         return isinstance(value, numbers.Real) and not isinstance(value, bool)
     if hint is int:
@@ -46,7 +48,10 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, each) for each in inner)
     if origin is Callable:
         return callable(value)
-    return isinstance(value, kind) if isinstance(kind := origin or hint, type) else True
+    try:
+        return isinstance(value, origin or hint)
+    except TypeError:  # Of this kind nobody can say whether it is, as of a text or a protocol.
+        return True
 
 
 def in_words(hint: Any) -> str:
