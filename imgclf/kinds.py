@@ -18,7 +18,7 @@ _WORDS = {
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether `value` is what a field that is annotated with `hint` may hold, as far as that says.
+    """Whether `value` is what a field that is annotated with `hint` may hold.
 
     >>> fits((1, 2), tuple[int, ...]), fits([1, 2], tuple[int, ...]), fits(True, int)
     (True, False, False)
@@ -26,8 +26,6 @@ def fits(value: Any, hint: Any) -> bool:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
-    if origin is typing.Annotated:
-        return fits(value, inner[0])
     if hint is float:
         return isinstance(value, numbers.Real) and not isinstance(value, bool)
     if hint is int:
@@ -46,12 +44,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, Mapping) and all(fits(v, inner[1]) for v in value.values())
     if origin in (types.UnionType, typing.Union):
         return any(fits(value, each) for each in inner)
-    if origin is Callable:
-        return callable(value)
-    try:
-        return isinstance(value, origin or hint)
-    except TypeError:  # Of this kind nobody can say whether it is, as of a text or a protocol.
-        return True
+    return callable(value) if origin is Callable else isinstance(value, origin or hint)
 
 
 def in_words(hint: Any) -> str:
@@ -77,4 +70,6 @@ def in_words(hint: Any) -> str:
         return "a duration, such as Epochs(10) or Steps(500)"
     if origin is Callable:
         return "a function"
+    if origin is type:
+        return f"the class {inner[0].__name__}"
     return f"of kind `{getattr(hint, '__name__', hint)}`"

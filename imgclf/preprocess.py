@@ -42,8 +42,8 @@ class Preprocess:
     def for_channels(self, channels: int) -> "Preprocess":
         """This value, of a network or its weights, for images of so many channels.
 
-        Of grey ones mean and deviation are the averages over colours. For any other number they
-        stay as they are, and `check` refuses them: whoever knows the channels must give both.
+        Of grey ones mean and deviation are the averages over colours. Else they stay as they are,
+        and `check` says whether that will do.
 
         >>> IMAGENET.for_channels(1).mean
         (0.449,)

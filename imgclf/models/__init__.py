@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgclf.errors import UserError
 from imgclf.kinds import fits
-from imgclf.models.options import check, check_ranges
+from imgclf.models.options import check, check_values
 from imgclf.models.table import TABLE, Entry, entry, names
 from imgclf.preprocess import PLAIN, Preprocess
 
@@ -74,10 +74,10 @@ def create(
     """The network of that name, or of a person's function `(num_classes, **options) -> nn.Module`.
 
     `dtype` is the type of its computation, `float32` or `bfloat16`. Empty fields of `preprocess`
-    are filled with the network's own, averaged over colours where `in_channels` is 1; of other
-    than 1 or 3 channels one must give `mean` and `std`. `options` are fields of its module, such as
-    `drop_rate` and `stochastic_depth`; where it has an `image_size`, the images are of that size.
-    Raises a `UserError` for an unknown name, type or option.
+    are filled with the network's own, averaged over colours where `in_channels` is 1; for other
+    numbers of channels `mean` and `std` must be given to normalise. `options` are fields of its
+    module, such as `drop_rate` and `stochastic_depth`; where it has an `image_size`, the images are
+    of that size. Raises a `UserError` for an unknown name, type or option.
     """
     from flax import linen as nn
 
@@ -103,7 +103,7 @@ def create(
         function = network
     check(name, function, options)
     if isinstance(network, str):
-        check_ranges(name, function, options)
+        check_values(name, function, options)
     module = function(num_classes, **options)
     own = Preprocess(options.get("image_size", 0)).over(line.preprocess).for_channels(in_channels)
     return Network(

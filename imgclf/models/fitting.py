@@ -147,8 +147,8 @@ def _check_fit(
         if which
     )
     advice = (
-        "; its parameters depend on the size of its images: "
-        "`image_shape` or `preprocess.size` must be that of the weights"
+        "; if the weights are for images of another size, on which its parameters depend, that "
+        "must be the `image_shape` or `preprocess.size`"
     )
     raise UserError(
         f"The `weights` of `{network.name}` must have its names and shapes; got {str(path)!r} "

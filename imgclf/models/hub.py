@@ -4,6 +4,7 @@ Needs the package `huggingface_hub` (`imgclf[hub]`), which keeps what it has dow
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +15,6 @@ HUB = "hf-hub:"
 """What weights that lie on the hub begin with; a repository follows, and maybe @REVISION."""
 
 _WEIGHTS = "model.safetensors"
-_SECONDS = 5  # until the hub must have answered
 
 
 def weights_at(path: str) -> Path:
@@ -62,20 +62,27 @@ def _file(path: str, name: str) -> Path | None:
         ) from None
     repository, _, said = path.removeprefix(HUB).partition("@")
     revision = said or None
+    refusals = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)
     try:
         # Asked first, since hf_hub_download asks six times, with two lines on the terminal each.
         url = library.hf_hub_url(repository, name, revision=revision)
-        library.get_hf_file_metadata(url, timeout=_SECONDS)
+        library.get_hf_file_metadata(url, timeout=library.constants.HF_HUB_ETAG_TIMEOUT)
     except errors.EntryNotFoundError:
         return None
-    except errors.HFValidationError as error:
+    except (errors.HFValidationError, *refusals) as error:
         raise _cannot_be_had(path, error) from None
     except Exception as error:  # Of a network that is not there its classes differ by version.
-        for each in (name, _WEIGHTS):
-            found = library.try_to_load_from_cache(repository, each, revision=revision)
-            if isinstance(found, str):
-                # Weights of before without what is asked for: then there was none, either.
-                return Path(found) if each == name else None
+        found = library.try_to_load_from_cache(repository, name, revision=revision)
+        if isinstance(found, str):
+            return Path(found)
+        weights = library.try_to_load_from_cache(repository, _WEIGHTS, revision=revision)
+        if isinstance(weights, str):
+            warnings.warn(
+                f"Of {path!r} the weights have been downloaded before, but not {name}: images are "
+                "made ready as is usual for the network",
+                stacklevel=4,
+            )
+            return None
         raise _cannot_be_had(path, error, "; they have not been downloaded before") from None
     try:
         return Path(library.hf_hub_download(repository, name, revision=revision))

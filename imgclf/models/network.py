@@ -118,6 +118,29 @@ class Network:
             raise UserError(f"The `images` of `{self.name}` must be (b, h, w, c); got {shape}")
         return shape
 
+    def _check_given(
+        self, params: Tree, model_state: Tree, images_bhwc: jax.Array, capture: Sequence[str]
+    ) -> None:
+        for what, tree in (("params", params), ("model_state", model_state)):
+            if not isinstance(tree, Mapping):
+                raise UserError(
+                    f"The `{what}` of `{self.name}` must be a dict, as `initialise` gives it; got "
+                    f"{type(tree).__name__}"
+                )
+        channels = channels_of(self.module, params)
+        if channels not in (None, images_bhwc.shape[-1]):
+            raise UserError(
+                f"The `images` of `{self.name}` must be (b, h, w, {channels}), as its `params`; "
+                f"got {images_bhwc.shape}"
+            )
+        if not jnp.issubdtype(images_bhwc.dtype, jnp.floating):
+            raise UserError(
+                f"The `images` of `{self.name}` must be normalised already, as floats; "
+                f"got {images_bhwc.dtype}"
+            )
+        if isinstance(capture, str):
+            raise UserError(f"The `capture` must be several names, [{capture!r}]; got {capture!r}")
+
     def _misfit(self, variables: Tree, images_bhwc: jax.Array) -> str:
         params, model_state = jax.eval_shape(self.initialise, jax.random.key(0), images_bhwc)
         given = flatten_dict(variables)
@@ -146,19 +169,8 @@ class Network:
         `UserError` for `params` and `model_state` of another network, or for images of another size
         where they depend on it.
         """
-        shape, channels = self._checked(images_bhwc), channels_of(self.module, params)
-        if channels not in (None, shape[-1]):
-            raise UserError(
-                f"The `images` of `{self.name}` must be (b, h, w, {channels}), as its `params`; "
-                f"got {shape}"
-            )
-        if not jnp.issubdtype(images_bhwc.dtype, jnp.floating):
-            raise UserError(
-                f"The `images` of `{self.name}` must be normalised already, as floats; "
-                f"got {images_bhwc.dtype}"
-            )
-        if isinstance(capture, str):
-            raise UserError(f"The `capture` must be several names, [{capture!r}]; got {capture!r}")
+        shape = self._checked(images_bhwc)
+        self._check_given(params, model_state, images_bhwc, capture)
         images_bhwc = jnp.asarray(images_bhwc, self.dtype)
         submodules: set[str] = set()
 

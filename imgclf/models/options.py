@@ -17,6 +17,8 @@ _TIMMS = {
 """Options that are called otherwise there."""
 _RATES = {"drop_rate", "stochastic_depth"}
 _PER_STAGE = {"depths", "heads", "inner_widths", "widths"}
+_LONG_ENOUGH = {"mixers", "trained_windows", "windows"}
+"""May have values for further stages."""
 _POSITIVE = {
     "base_width",
     "batch_groups",
@@ -28,12 +30,15 @@ _POSITIVE = {
     "heads",
     "hidden",
     "image_size",
+    "inner_widths",
     "layers",
     "mlp_ratio",
     "patch",
-    "ratios",
     "reduce_first",
     "shortcut_kernel",
+    "squeezed",
+    "stem_layer",
+    "stem_width",
     "stem_widths",
     "width",
     "widths",
@@ -42,7 +47,7 @@ _POSITIVE = {
 
 
 def check(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raises a `UserError` for an option that the function does not take, or not of that kind."""
+    """Raises a `UserError` for an option that the function does not take, or plainly of no use."""
     parameters = inspect.signature(function).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
@@ -57,30 +62,33 @@ def check(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -
         hint = parameters[option].annotation
         if get_origin(hint) is Literal and value not in get_args(hint):
             raise unknown(f"{option} of {name}", value, get_args(hint))
-        if hint is not inspect.Parameter.empty and not fits(value, hint):
+        if hint in (bool, int, float, str) and not fits(value, hint):
             raise UserError(f"The `{option}` of {name} must be {in_words(hint)}; got {value!r}")
-        if option in _RATES and not 0 <= value < 1:
+        if option in _RATES and not (fits(value, float) and 0 <= value < 1):
             raise UserError(
                 f"The `{option}` of {name} must be a share, at least 0 and less than 1; "
                 f"got {value!r}"
             )
 
 
-def check_ranges(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raises a `UserError` for numbers, of options of a network of the table, that make no sense.
-
-    Options of one name mean the same in all of them.
-    """
+def check_values(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raises a `UserError` for an option of a network of the table that can have no such value."""
+    parameters = inspect.signature(function).parameters
     for option, value in options.items():
+        hint = parameters[option].annotation
+        if not fits(value, hint):
+            raise UserError(f"The `{option}` of {name} must be {in_words(hint)}; got {value!r}")
         least = min(_numbers(value), default=1)
         if (option in _POSITIVE and least <= 0) or least < 0:
             wanted = "more than 0" if option in _POSITIVE else "at least 0"
             raise UserError(f"The `{option}` of {name} must be {wanted}; got {value!r}")
-    parameters = inspect.signature(function).parameters
-    usual = {p: parameters[p].default for p in _PER_STAGE & {*parameters}}
-    usual = {p: default for p, default in usual.items() if isinstance(default, tuple)}
-    given = {p: options.get(p, default) for p, default in usual.items()}
-    if len({len(given[p]) - len(default) for p, default in usual.items()}) > 1:
+
+    usual = {p: each.default for p, each in parameters.items() if isinstance(each.default, tuple)}
+    given = {p: options.get(p, usual[p]) for p in usual if p in _PER_STAGE | _LONG_ENOUGH}
+    more = {p: len(value) - len(usual[p]) for p, value in given.items()}
+    stages = {more[p] for p in more.keys() & _PER_STAGE}
+    enough = min((more[p] for p in more.keys() & _LONG_ENOUGH), default=0) >= min(stages, default=0)
+    if len(stages) > 1 or not enough:
         raise UserError(f"The options of {name} must have a value for each stage; got {given}")
 
 

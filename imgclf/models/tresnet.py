@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import jax
 from flax import linen as nn
 
+from imgclf.errors import UserError
 from imgclf.models.layers import (
     BatchNorm,
     ConvNormAct,
@@ -161,6 +162,11 @@ class TResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
+        if any(side % self.stem_block for side in images.shape[1:3]):
+            raise UserError(
+                f"The `images` of a TResNet must have sides that are multiples of "
+                f"{self.stem_block} px; got {images.shape[1]} x {images.shape[2]}"
+            )
         norm = partial(BatchNorm, groups=self.batch_groups)
         body = Body(self.width, self.stem_block, self._layers(norm), norm, name="body")
         head = PooledHead(

@@ -1,6 +1,7 @@
 """A recipe written down: as plain JSON, and the differences between two of them."""
 
 import dataclasses
+import numbers
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ def describe(value: Any) -> Any:
         return _kind(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, numbers.Real):  # of NumPy
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
     raise UserError(
         f"A recipe must be made of dataclasses, numbers, strings, tuples and dicts; got {value!r}"
     )

@@ -171,7 +171,8 @@ def build(
     model: Model, num_classes: int, source_shape: tuple[int, int, int] | None
 ) -> tuple[Network, tuple[int, int, int]]:
     """The network of `model`, its preprocessing settled, and the shape (h, w, c) of its images."""
-    taken = {"num_classes", "in_channels"}.union(field.name for field in dataclasses.fields(model))
+    taken = {field.name for field in dataclasses.fields(model)}
+    taken |= {"num_classes", "in_channels", "in_chans"}
     for name in taken & model.options.keys():
         raise UserError(f"`{name}` is none of a network's `options`; it is said elsewhere")
     channels = source_shape[2] if source_shape else 3

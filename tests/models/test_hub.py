@@ -147,7 +147,8 @@ def test_what_was_downloaded_is_used_when_the_hub_cannot_be_reached(hub: Hub, st
     with served(HangsUp) as address:
         done = hub.run(FETCH, HF_ENDPOINT=address)
     assert done.stdout == f"{AS_STATED if stated else Preprocess()}\nb'weights'\n"
-    assert done.stderr == ""
+    warning = "the weights have been downloaded before, but not config.json: images are made ready"
+    assert (warning in done.stderr) == (not stated)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,25 @@ def test_a_hub_is_asked_for_newer_files_and_may_have_no_config(
     with served(serving(files)) as address:
         done = hub.run(FETCH, HF_ENDPOINT=address)
     assert done.stdout.startswith(said), done.stderr
+
+
+@pytest.mark.parametrize("code", ["RepoNotFound", "RevisionNotFound"])
+def test_what_the_hub_says_is_not_there_is_not_taken_from_before(hub: Hub, code: str) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", code)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    for name in ("model.safetensors", "config.json"):
+        (hub.snapshot / name).write_bytes(CONFIG)
+    with served(Handler) as address:
+        done = hub.run(FETCH, HF_ENDPOINT=address)
+    assert done.stdout.startswith("The weights 'hf-hub:timm/small.one' cannot be had: 404")
+    assert "downloaded before" not in done.stdout
 
 
 def test_a_repository_of_no_such_name_is_said(hub: Hub) -> None:

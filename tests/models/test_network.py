@@ -111,6 +111,15 @@ def test_a_nested_submodule_is_captured_by_its_dotted_path():
         network.apply(params, model_state, IMAGES, train=False, capture=("stage3",))
 
 
+@pytest.mark.parametrize("what", ["params", "model_state"])
+def test_parameters_that_are_no_dict_are_refused(what):
+    network = models.create("cnn", 3, width=4)
+    params, model_state = network.initialise(KEY, IMAGES)
+    given = {"params": params, "model_state": model_state} | {what: (params, model_state)}
+    with pytest.raises(UserError, match=f"The `{what}` of `cnn` must be a dict.* got tuple"):
+        network.apply(**given, images_bhwc=IMAGES, train=False)
+
+
 def test_names_of_submodules_are_several_and_images_are_normalised():
     network = models.create("cnn", 3, width=4)
     variables = network.initialise(KEY, IMAGES)

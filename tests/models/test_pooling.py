@@ -49,7 +49,7 @@ def test_adaptive_maxima_cover_the_map_by_cells_that_may_overlap():
             np.testing.assert_array_equal(
                 y[:, i, j], x[:, slice(*rows), slice(*columns)].max((1, 2))
             )
-    pyramid = spatial_pyramid(jnp.asarray(x), (1, 2))
+    pyramid = spatial_pyramid(jnp.asarray(x), np.array([1, 2]))
     np.testing.assert_array_equal(pyramid[:, :3], x.max((1, 2)))
     np.testing.assert_array_equal(pyramid[:, -3:], x[:, 3:, 2:].max((1, 2)))
 

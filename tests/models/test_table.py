@@ -1,10 +1,14 @@
+import inspect
 import subprocess
 import sys
+from importlib import import_module
 
+import numpy as np
 import pytest
 
 from imgclf import models
 from imgclf.errors import UserError
+from imgclf.models.layers import Dense
 from imgclf.preprocess import PLAIN, Preprocess
 
 
@@ -70,6 +74,12 @@ def test_everything_listed_can_be_had():
             {"network": "regnetx_002", "widths": (8, 16)},
             "The options of regnetx_002 must have a value for each stage; got {'",
         ),
+        (
+            {"network": "swin_tiny_patch4_window7_224", "windows": (7, 7)},
+            "The options of swin_tiny_patch4_window7_224 must have a value for each stage; got {'",
+        ),
+        ({"block": 3}, "The `block` of resnet18 must be the class BasicBlock or the class Bottle"),
+        ({"network": "regnetx_002", "stem_width": 0}, "The `stem_width` of regnetx_002 must be mo"),
         ({"network": "nf_resnet50", "se_ratio": -1}, "The `se_ratio` of nf_resnet50 must be at le"),
         ({"network": "cnn", "pool": "min"}, "Unknown pool of cnn 'min'; there are: average, gene"),
         ({"network": "cnn", "act": "swish"}, "Unknown act of cnn 'swish'; did you mean 'hard_swi"),
@@ -105,6 +115,25 @@ def test_a_recipes_preprocessing_goes_before_the_tables():
     assert network.preprocess.mean == (0.485, 0.456, 0.406)
     larger = models.create("vit_tiny_patch16_224", 10, image_size=384)
     assert (larger.preprocess.size, larger.image_shape) == (384, (384, 384, 3))
+
+
+def test_every_network_takes_the_options_it_has_when_they_are_given():
+    for name in models.names():
+        function = getattr(import_module(f"imgclf.models.{models.entry(name).family}"), name)
+        parameters = inspect.signature(function).parameters.values()
+        options = {p.name: p.default for p in parameters if p.default is not p.empty}
+        options = {k: v for k, v in options.items() if k not in ("parent", "name")}
+        assert models.create(name, 10, **options).module == models.create(name, 10).module, name
+
+
+def test_of_a_persons_function_only_plain_kinds_and_rates_are_checked():
+    def mine(num_classes, kind: np.dtype = np.dtype("uint8"), drop_rate=0.1, least: "float" = -1.0):
+        return Dense(num_classes)
+
+    models.create(mine, 10, kind="float32", least=-2.0)
+    for wrong in ("abc", None, (0.1, 0.2)):
+        with pytest.raises(UserError, match="The `drop_rate` of mine must be a share"):
+            models.create(mine, 10, drop_rate=wrong)
 
 
 def test_a_persons_function_makes_a_network_with_its_options():

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imgclf import models
+from imgclf import UserError, models
 
 OPTIONS = {"depths": (1, 1), "width": 4, "basic_stages": 1, "zero_init_last": False}
 
@@ -35,3 +35,9 @@ def test_weights_for_images_of_other_channels_answer_as_before(answer, weights, 
     expected = answer(*before, grey.repeat(3, -1)).logits
     found = answer(*other, grey.repeat(channels, -1)).logits
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_images_that_are_not_whole_squares_of_pixels_are_refused():
+    network = models.create("tresnet_m", 10, **OPTIONS)
+    with pytest.raises(UserError, match="must have sides that are multiples of 4 px; got 33 x 32"):
+        network.initialise(jax.random.key(0), jnp.zeros((1, 33, 32, 3)))

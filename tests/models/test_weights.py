@@ -207,8 +207,8 @@ def test_where_parameters_depend_on_the_size_of_images_a_misfit_says_how_to_give
     with pytest.raises(UserError) as error:
         models.load(name, path, width=4, **other)
     advice = (
-        "; its parameters depend on the size of its images: "
-        "`image_shape` or `preprocess.size` must be that of the weights"
+        "; if the weights are for images of another size, on which its parameters depend, "
+        "that must be the `image_shape` or `preprocess.size`"
     )
     assert str(error.value).endswith(advice) == with_advice
     for given in ({"image_shape": (16, 16, 3)}, {"preprocess": Preprocess(size=16)}):

@@ -1,6 +1,8 @@
 import dataclasses
+import json
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from imgclf import Epochs, Log, Recipe, Steps, UserError
@@ -19,6 +21,8 @@ def test_a_described_value_tells_kind_and_fields() -> None:
         "class_weights": [],
     }
     assert describe((Epochs(2), 1)) == ["2epochs", 1]
+    numbers = describe((np.int64(3), np.float32(0.5)))
+    assert json.dumps(numbers) == "[3, 0.5]"
 
 
 def test_a_persons_kind_is_told_with_its_module() -> None:

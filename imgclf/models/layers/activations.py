@@ -87,7 +87,7 @@ def identity(x: jax.Array) -> jax.Array:
     return x
 
 
-_NAMED: dict[str, Activation] = {
+NAMED: dict[str, Activation] = {
     "relu": relu,
     "relu6": jax.nn.relu6,
     "leaky_relu": jax.nn.leaky_relu,
@@ -111,6 +111,6 @@ def activation(name: str) -> Activation:
     >>> activation("leaky_relu")(jax.numpy.array([-1.0, 2.0])).tolist()
     [-0.009999999776482582, 2.0]
     """
-    if name not in _NAMED:
-        raise unknown("activation", name, _NAMED)
-    return _NAMED[name]
+    if name not in NAMED:
+        raise unknown("activation", name, NAMED)
+    return NAMED[name]

@@ -42,7 +42,7 @@ def _over_windows(
     pool: Callable[..., jax.Array], x_bhwc: jax.Array, size: int | tuple[int, int]
 ) -> jax.Array:
     x = not_empty(x_bhwc)
-    for axis, n in zip((1, 2), (size, size) if isinstance(size, int) else size, strict=True):
+    for axis, n in zip((1, 2), size if isinstance(size, tuple) else (size, size), strict=True):
         side = x.shape[axis]
         if side != n:
             windows = [(i * side // n, -(-(i + 1) * side // n)) for i in range(n)]
