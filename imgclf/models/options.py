@@ -47,7 +47,7 @@ _POSITIVE = {
 
 
 def check(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raises a `UserError` for an option that the function does not take, or plainly of no use."""
+    """Raises a `UserError` for an option that the function lacks, or that is of another kind."""
     parameters = inspect.signature(function).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
