@@ -34,8 +34,8 @@ _LEAST_REDUCED = 64
 """Channels in the middle of a squeeze-excite, at least."""
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+class Block(nn.Module):
+    """What both kinds of blocks have."""
 
     features: int
     stride: int
@@ -43,38 +43,36 @@ class BasicBlock(nn.Module):
     attention: bool
     norm: Norm
     last_norm: Norm
+
+    def attended(self, y: jax.Array, reduced: int) -> jax.Array:
+        return SqueezeExcite(max(reduced, _LEAST_REDUCED), name="se")(y) if self.attention else y
+
+    def added(self, x: jax.Array, y: jax.Array, train: bool) -> jax.Array:
+        y = StochasticDepth(self.rate)(y, train)
+        return relu(y + shortcut(x, y.shape[-1], self.stride, self.norm, train))
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions and a shortcut."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = leaky_relu(_conv(self.features, 3, norm=self.norm, name="conv1")(x, train))
         y = subsampled(y, self.stride)
         y = _conv(self.features, 3, norm=self.last_norm, name="conv2")(y, train)
-        if self.attention:
-            y = SqueezeExcite(max(self.features // 4, _LEAST_REDUCED), name="se")(y)
-        y = StochasticDepth(self.rate)(y, train)
-        return relu(y + shortcut(x, y.shape[-1], self.stride, self.norm, train))
+        return self.added(x, self.attended(y, self.features // 4), train)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Block):
     """1x1, 3x3 and 1x1 convolutions, the last to four times the channels, and a shortcut."""
-
-    features: int
-    stride: int
-    rate: float
-    attention: bool
-    norm: Norm
-    last_norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = leaky_relu(_conv(self.features, 1, norm=self.norm, name="conv1")(x, train))
         y = leaky_relu(_conv(self.features, 3, norm=self.norm, name="conv2")(y, train))
-        y = subsampled(y, self.stride)
-        if self.attention:
-            y = SqueezeExcite(max(self.features // 2, _LEAST_REDUCED), name="se")(y)
+        y = self.attended(subsampled(y, self.stride), self.features // 2)
         y = _conv(4 * self.features, 1, norm=self.last_norm, name="conv3")(y, train)
-        y = StochasticDepth(self.rate)(y, train)
-        return relu(y + shortcut(x, y.shape[-1], self.stride, self.norm, train))
+        return self.added(x, y, train)
 
 
 class Downsample(nn.Module):
