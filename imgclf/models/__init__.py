@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgclf.errors import UserError
 from imgclf.kinds import fits
-from imgclf.models.options import check, check_values
+from imgclf.models.options import check, check_values, with_tuples
 from imgclf.models.table import TABLE, Entry, entry, names
 from imgclf.preprocess import PLAIN, Preprocess
 
@@ -76,8 +76,9 @@ def create(
     `dtype` is the type of its computation, `float32` or `bfloat16`. Empty fields of `preprocess`
     are filled with the network's own, averaged over colours where `in_channels` is 1; for other
     numbers of channels `mean` and `std` must be given to normalise. `options` are fields of its
-    module, such as `drop_rate` and `stochastic_depth`; where it has an `image_size`, the images are
-    of that size. Raises a `UserError` for an unknown name, type or option.
+    module, such as `drop_rate` and `stochastic_depth`; a list is as good as a tuple. Where it has
+    an `image_size`, the images are of that size. Raises a `UserError` for an unknown name, type or
+    option.
     """
     from flax import linen as nn
 
@@ -101,6 +102,7 @@ def create(
     else:
         name, line = getattr(network, "__name__", type(network).__name__), Entry("", PLAIN, 1)
         function = network
+    options = {option: with_tuples(value) for option, value in options.items()}
     check(name, function, options)
     if isinstance(network, str):
         check_values(name, function, options)

@@ -92,6 +92,15 @@ def check_values(name: str, function: Callable[..., Any], options: Mapping[str, 
         raise UserError(f"The options of {name} must have a value for each stage; got {given}")
 
 
+def with_tuples(value: Any) -> Any:
+    """Lists, as the command line and JSON have them, as the tuples that fields of a module are.
+
+    >>> with_tuples([[1, 2], "mean"])
+    ((1, 2), 'mean')
+    """
+    return tuple(map(with_tuples, value)) if isinstance(value, list | tuple) else value
+
+
 def _numbers(value: Any) -> list[Any]:
     if isinstance(value, tuple):
         return [number for each in value for number in _numbers(each)]

@@ -60,7 +60,7 @@ def test_everything_listed_can_be_had():
         ({"drop_rate": 1.5}, "The `drop_rate` of resnet18 must be a share, at least 0 and less"),
         ({"drop_rate": "abc"}, "The `drop_rate` of resnet18 must be a number; got 'abc'"),
         ({"width": "abc"}, "The `width` of resnet18 must be a whole number; got 'abc'"),
-        ({"depths": [2, 2, 2, 2]}, "The `depths` of resnet18 must be a tuple of values, each a wh"),
+        ({"depths": 2}, "The `depths` of resnet18 must be a tuple of values, each a whole number"),
         (
             {"depths": (2, 2, 0, 2)},
             "The `depths` of resnet18 must be more than 0; got (2, 2, 0, 2)",
@@ -91,6 +91,13 @@ def test_a_mistake_is_answered_with_what_is_right(arguments, message):
     with pytest.raises(UserError) as error:
         models.create(**{"network": "resnet18", "num_classes": 10} | arguments)
     assert str(error.value).startswith(message)
+
+
+def test_a_list_is_as_good_as_a_tuple():
+    name = "swin_tiny_patch4_window7_224"
+    given = models.create(name, 10, depths=[2, 2], heads=[2, 4], windows=[7, 7])
+    wanted = models.create(name, 10, depths=(2, 2), heads=(2, 4), windows=(7, 7))
+    assert given.module == wanted.module
 
 
 @pytest.mark.parametrize(
