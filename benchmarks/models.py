@@ -37,8 +37,11 @@ from imgclf import UserError
 from imgclf.memory import ask_for_huge_pages
 from imgclf.models import count_parameters, multiply_adds, names
 from imgclf.models.network import Network
+from imgclf.models.sizes import kept
 from imgclf.recipe.resolution import resolve
 
+LARGE = 50e9
+"""Multiply-adds of an image."""
 KEY = ("model", "size", "batch_size", "dtype")
 """Columns that say what a row is about."""
 MEASURED = ("compile_seconds", "images_per_second", "memory_bytes")
@@ -99,25 +102,35 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-def default_batch_size() -> int:
-    return 4 if jax.default_backend() == "cpu" else 128
+def cases(words: argparse.Namespace) -> list[Case]:
+    chosen = words.models or [name for name in names() if fnmatch.fnmatch(name, words.filter)]
+    return [
+        case(name, words.batch_size or usual_batch_size(name), words.dtype, words.size)
+        for name in chosen
+    ]
+
+
+def usual_batch_size(name: str) -> int:
+    """What fills a device; on CPU so few that a step of most networks takes less than a second."""
+    if jax.default_backend() != "cpu":
+        return 128
+    _, products = kept().get(name, (0, 0))
+    return 1 if products > LARGE else 4
 
 
 def run(words: argparse.Namespace) -> bool:
     """Measures, prints and writes what has no row yet; whether all of it could be measured."""
     # This process leaves the device alone, or it would keep memory from those that measure.
-    batch_size = words.batch_size or apart(default_batch_size)
+    chosen = apart(cases, words)
     results = Path(__file__).parent / "results"
     output = words.output or results / f"models_{apart(hardware.device_name)}.csv"
     output.parent.mkdir(parents=True, exist_ok=True)
-    chosen = words.models or [name for name in names() if fnmatch.fnmatch(name, words.filter)]
-    cases = [case(name, batch_size, words.dtype, words.size) for name in chosen]
     there, complete = rows(output), True
     with output.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if not file.tell():
             writer.writeheader()
-        for each in cases:
+        for each in chosen:
             row = {name: str(value) for name, value in asdict(each).items() if name in KEY}
             if tuple(row.values()) in there:
                 continue
@@ -161,7 +174,7 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", help="instead of all; see `imgclf models`")
     parser.add_argument("--filter", default="*", help="only names that match, such as 'resnet*'")
-    parser.add_argument("--batch-size", type=int, help="4 on CPU, else 128")
+    parser.add_argument("--batch-size", type=int, help="4 on CPU, 1 for large networks; else 128")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--size", type=int, default=0, help="px; 0: the network's own")
     parser.add_argument("--rounds", type=int, default=3)

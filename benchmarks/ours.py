@@ -161,7 +161,8 @@ class Prediction:
 
 def calibrated(program: Ours | Prediction, seconds: float) -> int:
     """Steps that take about so many seconds."""
-    program.round(2)
+    if program.round(1).wall > seconds:
+        return 1
     made = program.round(2)
     return max(1, round(seconds * made.steps / made.wall))
 
