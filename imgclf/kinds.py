@@ -31,7 +31,7 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if origin is typing.Literal:
-        return value in inner
+        return any(type(value) is type(choice) and value == choice for choice in inner)
     if origin is tuple and inner[-1] is ...:
         return isinstance(value, tuple) and all(fits(each, inner[0]) for each in value)
     if origin is tuple:

@@ -193,6 +193,11 @@ class MlpMixer(nn.Module):
     stem: ClassVar[str] = "stem.proj"
 
     @property
+    def minimum_size(self) -> int:
+        """px: one patch."""
+        return self.patch
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """All blocks."""
         return tuple(f"blocks.{i}" for i in range(self.depth))

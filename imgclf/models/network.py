@@ -141,16 +141,21 @@ class Network:
         if isinstance(capture, str):
             raise UserError(f"The `capture` must be several names, [{capture!r}]; got {capture!r}")
 
-    def _misfit(self, variables: Tree, images_bhwc: jax.Array) -> str:
-        params, model_state = jax.eval_shape(self.initialise, jax.random.key(0), images_bhwc)
-        given = flatten_dict(variables)
-        for keys, leaf in flatten_dict({"params": params, **model_state}).items():
-            name = ".".join(keys[1:])
+    def _misfit(self, params: Tree, model_state: Tree, images_bhwc: jax.Array) -> UserError | None:
+        wanted = jax.eval_shape(self.initialise, jax.random.key(0), images_bhwc)
+        given = flatten_dict({"params": params, **model_state})
+        for keys, leaf in flatten_dict({"params": wanted[0], **wanted[1]}).items():
+            name, got = ".".join(keys[1:]), ""
             if keys not in given:
-                return f"none called {name}"
-            if given[keys].shape != leaf.shape:
-                return f"{name} of the shape {given[keys].shape} where {leaf.shape} is wanted"
-        return ""
+                got = f"none called {name}"
+            elif given[keys].shape != leaf.shape:
+                got = f"{name} of the shape {given[keys].shape} where {leaf.shape} is wanted"
+            if got:
+                return UserError(
+                    f"The `params` and `model_state` of `{self.name}` must be its own, for images "
+                    f"of {images_bhwc.shape[1:]}; got {got}"
+                )
+        return None
 
     def apply(
         self,
@@ -195,15 +200,15 @@ class Network:
                 f"The `key` must be given to apply `{self.name}` in training: it drops at random"
             ) from None
         except _UNFIT:
-            misfit = self._misfit({"params": params, **model_state}, images_bhwc)
+            misfit = self._misfit(params, model_state, images_bhwc)
             if not misfit:
                 raise
-            raise UserError(
-                f"The `params` and `model_state` of `{self.name}` must be its own, for images of "
-                f"{shape[1:]}; got {misfit}"
-            ) from None
+            raise misfit from None
         changed = dict(changed)
         captured = _by_path(changed.pop("intermediates", {}))
+        grown = flatten_dict(changed).keys() - flatten_dict(model_state).keys()  # made by Linen
+        if grown and (misfit := self._misfit(params, model_state, images_bhwc)):
+            raise misfit
         for name in capture:
             if name not in captured:
                 raise unknown("submodule", name, submodules | captured.keys())

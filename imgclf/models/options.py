@@ -60,9 +60,10 @@ def check(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -
                 raise UserError(f"Unknown option of {name} {option!r}; did you mean {ours!r}?")
             raise unknown(f"option of {name}", option, accepted)
         hint = parameters[option].annotation
-        if get_origin(hint) is Literal and value not in get_args(hint):
+        is_choice = get_origin(hint) is Literal
+        if is_choice and isinstance(value, str) and value not in get_args(hint):
             raise unknown(f"{option} of {name}", value, get_args(hint))
-        if hint in (bool, int, float, str) and not fits(value, hint):
+        if (is_choice or hint in (bool, int, float, str)) and not fits(value, hint):
             raise UserError(f"The `{option}` of {name} must be {in_words(hint)}; got {value!r}")
         if option in _RATES and not (fits(value, float) and 0 <= value < 1):
             raise UserError(

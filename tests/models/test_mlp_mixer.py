@@ -32,6 +32,8 @@ def test_images_of_another_size_are_refused_by_their_patches(name, weights):
         network.apply(params, state, jnp.ones((1, 40, 32, 3)), train=False)
     with pytest.raises(UserError, match=r"`patch` of a mixer \(=8\) must divide .* got 36 x 32 px"):
         network.apply(params, state, jnp.ones((1, 36, 32, 3)), train=False)
+    with pytest.raises(UserError, match="must be at least 8 x 8 px; got 8 x 4"):
+        network.initialise(KEY, jnp.ones((1, 8, 4, 3)))
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)

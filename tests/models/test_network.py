@@ -195,6 +195,7 @@ def cnn(width, side):
     ("change", "got"),
     [
         (lambda params, state: (params, {}), "none called stage1.bn1.mean"),
+        (lambda params, state: (params, {"batch_stats": {}}), "none called stage1.bn1.mean"),
         (lambda params, state: ({}, state), "none called fc.bias"),
         (lambda params, state: ({"params": params}, state), "none called fc.bias"),
         (

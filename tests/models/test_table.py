@@ -82,6 +82,8 @@ def test_everything_listed_can_be_had():
         ({"network": "regnetx_002", "stem_width": 0}, "The `stem_width` of regnetx_002 must be mo"),
         ({"network": "nf_resnet50", "se_ratio": -1}, "The `se_ratio` of nf_resnet50 must be at le"),
         ({"network": "cnn", "pool": "min"}, "Unknown pool of cnn 'min'; there are: average, gene"),
+        ({"network": "cnn", "pool": 3}, "The `pool` of cnn must be one of 'max', 'average', 'stoc"),
+        ({"network": "cnn", "pool": np.ones(2)}, "The `pool` of cnn must be one of 'max', 'averag"),
         ({"network": "cnn", "act": "swish"}, "Unknown act of cnn 'swish'; did you mean 'hard_swi"),
         ({"network": "vit_tiny_patch16_224", "pool": "gem"}, "Unknown pool of vit_tiny_patch16_22"),
         ({"stochastic_depth": -0.5}, "The `stochastic_depth` of resnet18 must be a share, at lea"),
