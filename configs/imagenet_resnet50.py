@@ -4,7 +4,7 @@ The data are class folders in data/imagenet/train and data/imagenet/val. Not mea
 paper reports 76.3 % top-1.
 """
 
-from imgclf import Data, Epochs, Model, Recipe
+from imgclf import Data, Epochs, Model, Preprocess, Recipe
 from imgclf.augmentation import Flip
 from imgclf.data import Folder, RandomResizedCrop
 from imgclf.losses import CrossEntropy
@@ -24,7 +24,7 @@ recipe = Recipe(
         threads=4,
     ),
     augment=(Flip(),),
-    model=Model("resnet50"),
+    model=Model("resnet50", preprocess=Preprocess(crop=0.875)),
     task=Classify(CrossEntropy(label_smoothing=0.1)),
     optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=5e-5),
     schedule=Cosine(peak=0.4, warmup=Epochs(5)),

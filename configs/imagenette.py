@@ -24,7 +24,7 @@ recipe = Recipe(
         geometry=RandomResizedCrop(scale=(0.35, 1.0)),
     ),
     augment=(Flip(),),
-    model=Model("resnet18", preprocess=Preprocess(size=128)),
+    model=Model("resnet18", preprocess=Preprocess(size=128, crop=0.875)),
     task=Classify(CrossEntropy(label_smoothing=0.1)),
     optimizer=SGD(momentum=0.9, nesterov=True, weight_decay=1e-4),
     schedule=Cosine(peak=0.05, warmup=Epochs(2)),

@@ -21,8 +21,10 @@ def run(words: Sequence[str]) -> int:
     if len(bare) != 2:
         raise UserError("`imgclf export` takes a run folder and the file to write")
     from imgclf.models import count_parameters, save_weights
+    from imgclf.models.weights import check_target
     from imgclf.training.saved import load_classifier
 
+    check_target(bare[1])  # before a checkpoint is read
     _, _, found = load_classifier(bare[0], options.get("checkpoint", "last"))
     save_weights(found.network, found.params, found.model_state, bare[1])
     print(

@@ -11,7 +11,7 @@ HELP = (
 )
 OPTIONS = {
     "--filter PATTERN": "only names that match, such as 'resnet*'",
-    "--num_classes N": "classes of the network that is shown (1000)",
+    "--num_classes N": "for so many classes (1000; a list for others takes a second a network)",
 }
 
 
@@ -23,10 +23,12 @@ def run(words: Sequence[str]) -> int:
     from imgclf import models
 
     classes = options.get("num_classes", "1000")
-    if not classes.isdigit() or int(classes) < 1:
+    if not classes.isdecimal() or int(classes) < 1:
         raise UserError(f"`--num_classes` must be a whole number of 1 or more; got {classes!r}")
     if len(bare) > 1:
         raise UserError(f"`imgclf models` takes one name; got {' '.join(bare)}")
+    if bare and "filter" in options:
+        raise UserError("`imgclf models` takes a name or a `--filter`; got both")
     if bare:
         from imgclf.models import summary
 

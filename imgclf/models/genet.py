@@ -76,7 +76,7 @@ class BottleneckBlock(nn.Module):
 
 def shortcut(x: jax.Array, y: jax.Array, stride: int, norm: Norm, train: bool) -> jax.Array:
     """`x` as it can be added to `y`: projected by 1 x 1 convolution where the shapes differ."""
-    if x.shape == y.shape:
+    if stride == 1 and x.shape[-1] == y.shape[-1]:
         return x
     projection = ConvNormAct(y.shape[-1], 1, stride, act="identity", norm=norm, name="shortcut")
     return projection(x, train)

@@ -187,7 +187,8 @@ class MlpMixer(nn.Module):
     drop_rate: float = 0.0
     """Share of the features that dropout takes away before the classifier."""
     stochastic_depth: float = 0.0
-    """How often the last block's branches are left out in training; earlier ones less often."""
+    """How often the last block's branches are left out in training; earlier ones less often, as
+    in Mixer's paper (in timm all alike)."""
 
     classifier: ClassVar[str] = "head"
     stem: ClassVar[str] = "stem.proj"

@@ -26,6 +26,8 @@ _UNFIT = (
     ValueError,
 )
 """What comes of parameters that are another network's."""
+_OURS = __name__.removesuffix("network")
+"""What the modules are named by that hold the table's networks."""
 
 
 @partial(
@@ -43,8 +45,9 @@ class Outputs:
     """(b, d): what goes into the classifier, where the module says."""
     auxiliary: tuple[jax.Array, ...] = ()
     """float32 (b, k) each: the logits of further heads."""
-    captured: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
-    """What the submodules named in `capture` returned, in the network's computation type."""
+    captured: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What the submodules named in `capture` returned: an array, but for some (such as heads) that
+    return several; in the network's computation type, but for heads, which return float32."""
 
 
 def channels_of(module: nn.Module, params: Tree) -> int | None:
@@ -109,7 +112,15 @@ class Network:
                 f"The `images` of `{self.name}` must be at least {self.minimum_size} x "
                 f"{self.minimum_size} px; got {shape[1]} x {shape[2]}"
             )
-        variables = _initial_variables(self.module, shape, self.dtype, key)
+        try:
+            variables = _initial_variables(self.module, shape, self.dtype, key)
+        except (*_UNFIT, ArithmeticError, flax.errors.NameInUseError, StopIteration) as error:
+            if not type(self.module).__module__.startswith(_OURS):
+                raise
+            raise UserError(
+                f"The options of `{self.name}` must fit each other, and images of {shape[1:]}; got "
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
         return variables.pop("params", {}), variables
 
     def _checked(self, images_bhwc: Any) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Whether options of a network are such as its function takes."""
 
 import inspect
+import math
 import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
@@ -79,18 +80,21 @@ def check_values(name: str, function: Callable[..., Any], options: Mapping[str, 
         hint = parameters[option].annotation
         if not fits(value, hint):
             raise UserError(f"The `{option}` of {name} must be {in_words(hint)}; got {value!r}")
-        least = min(_numbers(value), default=1)
+        given = _numbers(value)
+        if not all(map(math.isfinite, given)):
+            raise UserError(f"The `{option}` of {name} must be finite; got {value!r}")
+        least = min(given, default=1)
         if (option in _POSITIVE and least <= 0) or least < 0:
             wanted = "more than 0" if option in _POSITIVE else "at least 0"
             raise UserError(f"The `{option}` of {name} must be {wanted}; got {value!r}")
 
     usual = {p: each.default for p, each in parameters.items() if isinstance(each.default, tuple)}
-    given = {p: options.get(p, usual[p]) for p in usual if p in _PER_STAGE | _LONG_ENOUGH}
-    more = {p: len(value) - len(usual[p]) for p, value in given.items()}
+    staged = {p: options.get(p, usual[p]) for p in usual if p in _PER_STAGE | _LONG_ENOUGH}
+    more = {p: len(value) - len(usual[p]) for p, value in staged.items()}
     stages = {more[p] for p in more.keys() & _PER_STAGE}
     enough = min((more[p] for p in more.keys() & _LONG_ENOUGH), default=0) >= min(stages, default=0)
     if len(stages) > 1 or not enough:
-        raise UserError(f"The options of {name} must have a value for each stage; got {given}")
+        raise UserError(f"The options of {name} must have a value for each stage; got {staged}")
 
 
 def with_tuples(value: Any) -> Any:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from imgclf.errors import UserError
 from imgclf.models.layers import (
     BatchNorm,
     ConvNormAct,
@@ -70,7 +71,7 @@ class Block(nn.Module):
         last = partial(self.norm, scale_init=last_scale(self.zero_init_last))
         x = ConvNormAct(self.features, 1, act="identity", norm=last, name="conv3")(x, train)
         x = StochasticDepth(self.drop_path)(x, train)
-        if shortcut.shape != x.shape:
+        if self.stride > 1 or shortcut.shape[-1] != self.features:
             shortcut = ConvNormAct(
                 self.features, 1, self.stride, act="identity", norm=self.norm, name="downsample"
             )(shortcut, train)
@@ -145,6 +146,11 @@ class RegNet(nn.Module):
         x = ConvNormAct(self.stem_width, 3, 2, norm=norm, name="stem")(images, train)
         for name, width, own in zip(self.stages, self.widths, rates, strict=True):
             group_size = min(self.group_size or width, width)
+            if width % group_size:
+                raise UserError(
+                    f"The `group_size` of a RegNet must divide its `widths` (={self.widths}); got "
+                    f"{self.group_size}"
+                )
             x = Stage(width, group_size, self.se_ratio, self.zero_init_last, own, norm, name=name)(
                 x, train
             )

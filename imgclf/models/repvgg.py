@@ -72,7 +72,7 @@ class Block(nn.Module):
         )
         y = convolution(kernel=3, name="conv_kxk")(x, train)
         y = y + convolution(kernel=1, name="conv_1x1")(x, train)
-        if x.shape == y.shape:
+        if self.stride == 1 and x.shape[-1] == self.features:
             y = StochasticDepth(self.drop_path)(y, train)
             y = y + self.norm(name="identity")(x, train)
         return relu(y)

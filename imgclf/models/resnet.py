@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import jax
 from flax import linen as nn
 
+from imgclf.errors import UserError
 from imgclf.models.layers import (
     BatchNorm,
     Conv,
@@ -55,7 +56,7 @@ class Form:
     shortcut_kernel: int = 1
     """Side of the convolution of shortcuts with a stride."""
     reduce_first: int = 1
-    """By what a bottleneck's first convolution is narrower than its second."""
+    """By what a block's first convolution is narrower than its second."""
 
     def subsampled(self, x: jax.Array, stride: int) -> jax.Array:
         """`x` with the stride that a convolution before it has not taken."""
@@ -90,7 +91,13 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, rate: jax.Array | None = None) -> jax.Array:
         form = self.form
-        y = Conv(self.features, 3, form.own_stride(self.stride), name="conv1")(x)
+        if (form.cardinality, form.base_width) != (1, 64):
+            raise UserError(
+                "The `cardinality` and `base_width` of a ResNet of basic blocks must be 1 and 64; "
+                f"got {form.cardinality} and {form.base_width}"
+            )
+        width = self.features // form.reduce_first
+        y = Conv(width, 3, form.own_stride(self.stride), name="conv1")(x)
         y = relu(form.norm(name="bn1")(y, train))
         y = Conv(self.features, 3, name="conv2")(form.subsampled(y, self.stride))
         y = form.attended(form.last_norm("bn2")(y, train))

@@ -1,5 +1,6 @@
 """Weights in and out: safetensors and npz files in PyTorch's names and layouts, never pickle."""
 
+import contextlib
 import dataclasses
 import os
 import warnings
@@ -61,7 +62,7 @@ def load(
     stored = read(path)
     if num_classes is None:
         num_classes = _classes_in(stored, create(name, 1, **options), path)
-    preprocess = preprocess_with(path, preprocess, in_channels)
+    preprocess = preprocess_with(path, preprocess, in_channels, options.get("image_size", 0))
     network = create(name, num_classes, dtype, preprocess, in_channels, **options)
     images = jax.ShapeDtypeStruct((1, *(image_shape or network.image_shape)), jnp.float32)
 
@@ -91,11 +92,10 @@ def load_weights(
 def save_weights(network: Network, params: Tree, model_state: Tree, path: str | Path) -> None:
     """Writes a .safetensors or .npz file that PyTorch's implementation of the network can load.
 
-    What `load_weights` read from a float32 file is written back to the bit.
+    What `load_weights` read from a float32 file is written back to the bit. Raises a `UserError`
+    where it cannot be written.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise UserError(f"The folder of a weights file must be there; got {str(path)!r}")
+    check_target(path)
     arrays: dict[str, np.ndarray] = {}
     if is_stacked(network):
         params, model_state = unstack(network, params, model_state)
@@ -106,15 +106,30 @@ def save_weights(network: Network, params: Tree, model_state: Tree, path: str | 
                 f"The names of `{network.name}` must differ in a file; got {name} twice"
             )
         arrays[name] = np.asarray(value.transpose(stored_axes(keys, value.ndim)), order="C")
+    path = Path(path)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    if path.suffix == ".safetensors":
-        save_file(arrays, unfinished, metadata={"format": "pt", "network": network.name})
-    elif path.suffix == ".npz":
-        with open(unfinished, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-    else:
-        raise _not_a_format(path)
-    os.replace(unfinished, path)
+    try:
+        if path.suffix.lower() == ".safetensors":
+            save_file(arrays, unfinished, metadata={"format": "pt", "network": network.name})
+        else:
+            with open(unfinished, "wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(unfinished, path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise UserError(f"Cannot write the weights file {str(path)!r}: {error}") from error
+
+
+def check_target(path: str | Path) -> None:
+    """Raises a `UserError` unless `save_weights` can write a file of that name and place."""
+    path = Path(path)
+    if path.suffix.lower() not in (".safetensors", ".npz"):
+        raise UserError(f"A weights file must end in .safetensors or .npz; got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise UserError(f"The folder of a weights file must be there; got {str(path)!r}")
+    if path.is_dir():
+        raise UserError(f"A weights file must be a file; got {str(path)!r}, a folder")
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -145,17 +160,21 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 def _unwrapped(names: list[str]) -> list[str]:
     for wrapper in _WRAPPERS:
-        if all(name.startswith(wrapper) for name in names):
-            names = [name.removeprefix(wrapper) for name in names]
+        if names and all(name.startswith(wrapper) for name in names):
+            return _unwrapped([name.removeprefix(wrapper) for name in names])
     return names
 
 
-def preprocess_with(path: str | Path, preprocess: Preprocess, in_channels: int = 3) -> Preprocess:
+def preprocess_with(
+    path: str | Path, preprocess: Preprocess, in_channels: int = 3, image_size: int = 0
+) -> Preprocess:
     """`preprocess`, its empty fields as these weights were trained, so far as that is known.
 
     Beside weights on the hub timm's `config.json` says it; torchvision's have names that do. For
-    images of `in_channels` it is what `Preprocess.for_channels` makes of that.
+    images of `in_channels` it is what `Preprocess.for_channels` makes of that. Where the network
+    has an option `image_size`, that is the size.
     """
+    preprocess = preprocess.over(Preprocess(image_size))
     if all(dataclasses.astuple(preprocess)):
         return preprocess
     if str(path).startswith(HUB):

@@ -180,7 +180,8 @@ def build(
     if model.weights:
         from imgclf.models import preprocess_with
 
-        preprocess = preprocess_with(model.weights, preprocess, channels)
+        size = model.options.get("image_size", 0)
+        preprocess = preprocess_with(model.weights, preprocess, channels, size)
     network = create(
         model.network,
         num_classes=num_classes,

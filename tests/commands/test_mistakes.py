@@ -41,6 +41,7 @@ SMALL = ("--model.network", "cnn", "--model.options.width", "4", "--model.prepro
         ("train digits --model.network resnt18", "'resnt18'; did you mean 'resnet18'?"),
         ("models resnt18", "Unknown network 'resnt18'; did you mean 'resnet18'?"),
         ("models --fliter x", "Unknown option '--fliter'; did you mean '--filter'?"),
+        ("models cnn --filter c*", "`imgclf models` takes a name or a `--filter`; got both"),
         ("models --filter nothing*", "No network matches 'nothing*'"),
         ("models cnn --num_classes ten", "must be a whole number of 1 or more; got 'ten'"),
         ("recipes all", "Unknown option '--all'"),

@@ -96,6 +96,9 @@ def test_windows_beyond_the_edge_are_pytorchs():
         [32, 34, 35],
     ]
     found = average_pool(x, 3, 2, ceil=True)[0, :, :, 0]
+    near = average_pool((3 + x / 100).astype(jnp.bfloat16), 3, 1)
+    exact = average_pool((3 + x / 100).astype(jnp.bfloat16).astype(jnp.float32), 3, 1)
+    np.testing.assert_array_equal(near, exact.astype(jnp.bfloat16), "summed in float32")
     np.testing.assert_allclose(found[2], [np.mean([24, 25, 26, 30, 31, 32]), 30, 31.5])
     with_padding = average_pool(x, 3, 1, padding=1)[0, 0, 0, 0]
     assert with_padding == pytest.approx((0 + 1 + 6 + 7) / 9)

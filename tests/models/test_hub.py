@@ -28,6 +28,13 @@ from imgclf import models
 network, params, _ = models.load("cnn", "hf-hub:timm/small.one", width=4)
 print(network.num_classes, float(params["fc"]["bias"][0]), network.preprocess)
 """
+SIZED = """
+from imgclf.models import preprocess_with
+from imgclf.preprocess import Preprocess
+of = "hf-hub:timm/small.one"
+stated, asked = preprocess_with(of, Preprocess()), preprocess_with(of, Preprocess(), 3, 16)
+print(stated.size, asked.size, preprocess_with(of, Preprocess(32), 3, 16).size)
+"""
 FETCH = """
 from imgclf.errors import UserError
 from imgclf.models.hub import preprocess_at, weights_at
@@ -121,6 +128,7 @@ def test_weights_of_the_hub_are_taken_from_its_own_cache(hub: Hub) -> None:
     bias = float(params["fc"]["bias"][0])
     preprocess = dataclasses.replace(PLAIN, size=8, crop=0.9, mean=(0.4,))
     assert found.stdout == f"10 {bias} {preprocess}\n", found.stderr
+    assert hub.run(SIZED, HF_HUB_OFFLINE="1").stdout == "8 16 32\n"
     revised = hub.run(LOAD.replace("small.one", "small.one@v1"), HF_HUB_OFFLINE="1")
     assert revised.stdout == found.stdout, revised.stderr
     (hub.snapshot / "config.json").unlink()

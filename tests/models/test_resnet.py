@@ -64,6 +64,13 @@ def test_batch_groups_reach_every_norm(name, answer, weights):
     assert np.abs(logits(1, images) - alone).max() > 0.01, "the images do not tell them apart"
 
 
+def test_a_basic_blocks_first_convolution_may_be_narrower_too():
+    network = models.create("resnet18", 10, depths=(1,), width=8, reduce_first=2)
+    params, _ = jax.eval_shape(network.initialise, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+    assert params["layer1"]["0"]["conv1"]["kernel"].shape == (3, 3, 8, 4)
+    assert params["layer1"]["0"]["conv2"]["kernel"].shape == (3, 3, 4, 8)
+
+
 @pytest.mark.parametrize("name", ["resnet50_gn", "resnetv2_50x1_bit"])
 def test_batch_groups_of_group_norms_are_refused(name):
     network = models.create(name, 10, batch_groups=2)

@@ -42,6 +42,25 @@ def test_a_layer_is_its_equations_in_both_directions(cell):
         np.testing.assert_allclose(found, np.stack(states, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("cell", "gates", "wanted"),
+    [
+        # Enter and leave are open, nothing is forgotten, and each token adds 0.001.
+        ("lstm", (20, 20, 0.001, 20), np.tanh(1)),
+        # Each token brings the state nearer to 1, by 1 - sigmoid(7) of what lacks.
+        ("gru", (20, 7, 20), 1 - sigmoid(7) ** 1000),
+    ],
+)
+def test_in_bfloat16_small_steps_add_up_over_many_tokens(cell, gates, wanted):
+    x = jnp.zeros((1, 1000, 1), jnp.bfloat16)
+    layer = Recurrent(1, 1, cell)
+    params = jax.tree.map(jnp.zeros_like, layer.init(KEY, x)["params"])
+    params["bias_ih_l0"] = jnp.array(gates, jnp.float32)
+    states = layer.apply({"params": params}, x)
+    assert states.dtype == jnp.bfloat16
+    assert float(states[0, -1, 0]) == pytest.approx(wanted, rel=0.005)
+
+
 def test_the_width_of_images_read_by_rows_is_fixed_and_of_others_is_not(answer, weights):
     images = jnp.ones((2, 8, 8, 1))
     network = models.create("lstm", 3, width=4)

@@ -3,8 +3,10 @@ import subprocess
 import sys
 from importlib import import_module
 
+import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from imgclf import models
 from imgclf.errors import UserError
@@ -68,6 +70,10 @@ def test_everything_listed_can_be_had():
         ({"width": True}, "The `width` of resnet18 must be a whole number; got True"),
         ({"network": None}, "A network must be a name from `imgclf models`, or a function"),
         ({"network": models.create("cnn", 10).module}, "A network must be a name from `imgclf mod"),
+        (
+            {"network": "vit_tiny_patch16_224", "mlp_ratio": float("nan")},
+            "The `mlp_ratio` of vit_ti",
+        ),
         ({"network": "lstm", "patch": 0}, "The `patch` of lstm must be more than 0; got 0"),
         ({"network": "cifar_resnet20", "depth": 0}, "The `depth` of cifar_resnet20 must be more"),
         (
@@ -95,11 +101,44 @@ def test_a_mistake_is_answered_with_what_is_right(arguments, message):
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("repvgg_b1g4", {"groups": 5}, "ValueError: conv_general_dilated feature_group_count must"),
+        ("googlenet", {"blocks": ("3a", "3a")}, "NameInUseError: Could not create submodule"),
+        ("efficientnet_b0", {"depth": (1.0, 1.0)}, "ValueError: zip() argument 2 is shorter"),
+        ("squeezenet1_1", {"squeezed": (16, 16)}, "StopIteration"),
+        ("caformer_s18", {"widths": (8, 16, 24, 32)}, "ZeroDivisionError: integer division"),
+        ("regnetx_002", {"widths": (24,), "depths": (1,), "group_size": 16}, "16"),
+        ("resnet18", {"cardinality": 32, "base_width": 4}, "32 and 4"),
+    ],
+)
+def test_options_that_do_not_fit_each_other_are_a_line(name, options, message):
+    network = models.create(name, 10, **options)
+    with pytest.raises(UserError) as error:
+        network.initialise(jax.random.key(0), np.empty((1, *network.image_shape), np.float32))
+    assert f"; got {message}" in str(error.value)
+
+
+def test_an_error_of_a_persons_own_network_stays_what_it_is():
+    def of_mine(num_classes, widths):
+        return nn.Sequential([Dense(100 // width) for width in widths])
+
+    with pytest.raises(ZeroDivisionError):
+        models.create(of_mine, 10, widths=(0,))
+
+
 def test_a_list_is_as_good_as_a_tuple():
     name = "swin_tiny_patch4_window7_224"
     given = models.create(name, 10, depths=[2, 2], heads=[2, 4], windows=[7, 7])
     wanted = models.create(name, 10, depths=(2, 2), heads=(2, 4), windows=(7, 7))
     assert given.module == wanted.module
+
+
+def test_images_are_cropped_as_the_weights_of_a_name_want():
+    names = ("resnet18", "resnet50", "resnet50d", "vgg16", "convnext_tiny")
+    crops = [models.entry(name).preprocess.crop for name in names]
+    assert crops == [0.95, 0.95, 0.875, 0.875, 0.95]
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_stem_for_other_channels_has_answers_as_large(small, file, channels, s
     np.testing.assert_allclose(found.sum(2), (kernel * np.reshape(share, (3, 1))).sum(2), rtol=1e-5)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.module."])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "model.module._orig_mod."])
 def test_what_a_network_was_wrapped_in_and_buffers_that_nothing_uses_are_left_out(
     small, file, prefix
 ):
@@ -190,6 +190,23 @@ def test_a_file_of_other_names_or_a_folder_that_is_not_there_is_said(small, file
         models.load("cnn", file, **OPTIONS)
     with pytest.raises(UserError, match=r"The folder of a weights file must be there; got '.*/no/"):
         models.save_weights(*small, file.parent / "no" / "small.safetensors")
+
+
+def test_a_file_that_cannot_be_written_is_said_and_leaves_nothing(small, tmp_path):
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / ".full.npz.unfinished").symlink_to("/dev/full")
+    for name, said in (
+        ("weights.pth", "A weights file must end in .safetensors or .npz; got '.*weights.pth'$"),
+        ("folder.npz", "A weights file must be a file; got '.*', a folder$"),
+        ("full.npz", "Cannot write the weights file '.*full.npz': .*No space left on device"),
+    ):
+        with pytest.raises(UserError, match=said):
+            models.save_weights(*small, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.npz"]
+    models.save_weights(*small, tmp_path / "LOUD.NPZ")
+    assert "fc.weight" in read(tmp_path / "LOUD.NPZ")
+    with np.load(tmp_path / "LOUD.NPZ") as stored:
+        assert all(name.count(".") for name in stored)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from imgclf.errors import UserError
 from imgclf.models.layers import fast_pooling
 from imgclf.models.layers.convolution import Padding, sides
 from imgclf.models.layers.fast_pooling import Sides
+from imgclf.models.layers.fast_sums import wide
 from imgclf.models.layers.plain import are_plain, by_platform
 
 
@@ -64,21 +65,21 @@ def average_pool(
     ceil: bool = False,
     count_padding: bool = True,
 ) -> jax.Array:
-    """The mean of each `kernel` x `kernel` window.
+    """The mean of each `kernel` x `kernel` window, summed in float32.
 
     Padding counts as zeros unless `count_padding` is False; what `ceil` adds never counts.
     """
     given = sides(padding)
     pad = _ceiled(x, kernel, stride, given, padding) if ceil else given
     mean = partial(nn.avg_pool, window_shape=(kernel, kernel), strides=(stride, stride))
-    averages, counted = mean(x, padding=pad), jnp.ones((1, *x.shape[1:3], 1), jnp.float32)
+    averages, counted = mean(wide(x), padding=pad), jnp.ones((1, *x.shape[1:3], 1), jnp.float32)
     if isinstance(given, str) or not count_padding:
         return (averages / mean(counted, padding=pad)).astype(x.dtype)
     if pad != given:
         counted = jnp.pad(counted, ((0, 0), *given, (0, 0)), constant_values=1)
         pad = tuple((0, new[1] - old[1]) for new, old in zip(pad, given, strict=True))
         return (averages / mean(counted, padding=pad)).astype(x.dtype)
-    return averages
+    return averages.astype(x.dtype)
 
 
 def global_average(x_bhwc: jax.Array) -> jax.Array:

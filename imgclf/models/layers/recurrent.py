@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from imgclf.models.layers.fast_sums import sum_type, wide
 from imgclf.models.layers.initial import uniform_within
 
 
@@ -33,25 +34,27 @@ class Recurrent(nn.Module):
         return x
 
     def _run(self, x: jax.Array, suffix: str) -> jax.Array:
-        hidden, gates = self.features, 4 if self.cell == "lstm" else 3
+        width, gates = self.features, 4 if self.cell == "lstm" else 3
 
         def parameter(name: str, *shape: int) -> jax.Array:
-            init = uniform_within(hidden**-0.5)
-            shape = (gates * hidden, *shape)
+            init = uniform_within(width**-0.5)
+            shape = (gates * width, *shape)
             return self.param(f"{name}_{suffix}", init, shape, jnp.float32).astype(x.dtype)
 
         inputs = x @ parameter("weight_ih", x.shape[-1]).T
-        recurrent = parameter("weight_hh", hidden).T
+        recurrent = parameter("weight_hh", width).T
         inputs, bias = inputs + parameter("bias_ih", *()), parameter("bias_hh", *())
         step = _STEPS[self.cell]
 
         def advance(
             state: tuple[jax.Array, jax.Array], token: jax.Array
         ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-            state = step(state, token, state[0] @ recurrent + bias)
-            return state, state[0]
+            hidden = wide(state[0].astype(x.dtype) @ recurrent) + bias
+            state = step(state, wide(token), hidden)
+            return state, state[0].astype(x.dtype)
 
-        zeros = jnp.zeros((len(x), hidden), x.dtype)
+        # In float32, or what is kept for long would be rounded at every token.
+        zeros = jnp.zeros((len(x), width), sum_type(x))
         _, states = jax.lax.scan(advance, (zeros, zeros), inputs.swapaxes(0, 1))
         return states.swapaxes(0, 1)
 
