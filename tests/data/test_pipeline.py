@@ -412,6 +412,20 @@ def test_labels_that_do_not_match_the_examples_are_refused(labels):
         training(Mislabelled())
 
 
+@pytest.mark.parametrize("wrong", [1.5, -0.2, np.nan, np.inf])
+def test_soft_labels_that_are_no_shares_are_refused(wrong):
+    @dataclass(frozen=True)
+    class Odd(Numbered):
+        def labels(self):
+            labels = np.full((21, 3), 1 / 3, np.float32)
+            labels[4, 1] = wrong
+            return labels
+
+    said = f"The soft `labels` of `Odd` must lie in [0, 1]; got {wrong:g} for 'number 4'"
+    with pytest.raises(UserError, match=re.escape(said)):
+        training(Odd())
+
+
 def test_images_that_are_not_bytes_of_pixels_are_refused():
     @dataclass(frozen=True)
     class Fractions(Numbered):
