@@ -1,6 +1,5 @@
 """ArrayRecord shards of `tf.train.Example` records, read without TensorFlow."""
 
-import glob
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from imgclf.data import examples
 from imgclf.data.index_cache import Arrays, stamp_of
 from imgclf.data.names import Names
-from imgclf.data.shards import names_beside
+from imgclf.data.shards import fitting, names_beside
 from imgclf.data.source import Source, carried, check_classes, check_labels, numbered
 from imgclf.errors import UserError, unknown
 
@@ -69,8 +68,8 @@ class Records(Source):
     @cached_property
     def _shards(self) -> list[str]:
         path = Path(self.path).expanduser()
-        pattern = str(path / "*.array_record*") if path.is_dir() else str(path)
-        shards = sorted(glob.glob(pattern))
+        pattern = path / "*.array_record*" if path.is_dir() else path
+        shards = fitting(pattern)
         if not shards:
             raise UserError(
                 f"The `path` of `Records` must be a folder with *.array_record* files, or a "

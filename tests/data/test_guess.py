@@ -114,6 +114,21 @@ def test_a_list_beside_the_files_says_what_numbers_mean_whatever_is_known(tmp_pa
         assert [source.classes[label] for label in source.labels()] == ["ant", "bee"]
 
 
+def test_a_folder_with_the_signs_of_a_pattern_in_its_name_is_a_folder(tmp_path, shards):
+    odd = tmp_path / "sets [1]*?"
+    for kind, write in (("tar", _write_tar), ("parquet", _write_parquet)):
+        (odd / kind).mkdir(parents=True)
+        for part in ("train", "test-0"):
+            write(odd / kind / f"{part}.{kind}", ["ant", "bee"])
+        found = guess(str(odd / kind))
+        assert len(found.train) == len(found.evaluate["test"]) == 2
+    assert len(Tar(str(odd / "tar" / "t*.tar"))) == 4
+    shards.rename(odd / "records")
+    assert len(Records(str(odd / "records"))) == 12
+    assert len(Records(str(odd / "records" / "*-of-00002"))) == 12
+    assert len(Tar(str(tmp_path / "*" / "tar" / "train.tar"))) == 2
+
+
 def test_held_out_arrays_need_not_have_every_class(tmp_path):
     _write_npz(tmp_path / "train.npz", [0, 1, 2])
     _write_npz(tmp_path / "test.npz", [1, 0])
