@@ -130,7 +130,18 @@ class Records(Source):
         if not np.issubdtype(labels.dtype, np.number):
             first = next(each[0][0] for each in found if each)
             raise UserError(f"The `{self.label}` of `Records` must be a number; got {first!r}")
-        labels = labels[:, 0].astype(np.int32) if lengths == {1} else labels.astype(np.float32)
+        labels = self._whole(labels[:, 0]) if lengths == {1} else labels.astype(np.float32)
         return examples.indexed(
             labels, [each[1] if each else b"" for each in found], "record"
         ), whole
+
+    def _whole(self, labels: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # infinite ones and NaN are none, either
+            whole = labels.astype(np.int32)
+        wrong = labels[whole != labels]
+        if len(wrong):
+            raise UserError(
+                f"The `{self.label}` of `Records` must be a whole number, or several numbers that "
+                f"are soft labels; got {wrong[0]:g} ({self.path})"
+            )
+        return whole
