@@ -17,9 +17,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from imgclf.data import Files
 from imgclf.data.decode import decode, decode_for
 from imgclf.data.geometry import RandomResizedCrop
 from imgclf.data.plan import Plan, carried_out
+from imgclf.data.reader import generator, reader_of
 from imgclf.preprocess import Preprocess
 
 BILINEAR = Image.Resampling.BILINEAR
@@ -27,7 +29,7 @@ PREPROCESS = Preprocess(size=224, interpolation="bilinear")
 
 
 def parts(files: list[Path]) -> dict[str, Callable[[int], object]]:
-    """What is done for image i, in the order in which it is done; the whole of it last."""
+    """What is done for image i, in the order in which it is done; all of it as training does."""
     encoded = [file.read_bytes() for file in files]
     plans = [planned(i, *decode(e).shape[:2]) for i, e in enumerate(encoded)]
     decoded = [decode_for(partial(fixed, p), e) for p, e in zip(plans, encoded, strict=True)]
@@ -35,9 +37,12 @@ def parts(files: list[Path]) -> dict[str, Callable[[int], object]]:
     pictures = [Image.fromarray(cropped(image, plan)) for image, plan in decoded]
     row = np.empty((224, 224, 3), np.uint8)
 
-    def whole(i: int) -> None:
-        image, plan = decode_for(lambda h, w: planned(i, h, w), files[i].read_bytes())
-        row[...] = carried_out(plan, image, PREPROCESS)
+    source = Files(tuple(map(str, files)))
+    reader = reader_of(source, RandomResizedCrop(), PREPROCESS, seed=0, exif=True)
+
+    def whole(i: int) -> np.ndarray:
+        row[...] = reader.image(i, i)
+        return row
 
     return {
         "bare decoder": lambda i: simplejpeg.decode_jpeg(encoded[i], "RGB"),
@@ -52,8 +57,7 @@ def parts(files: list[Path]) -> dict[str, Callable[[int], object]]:
 
 
 def planned(i: int, height: int, width: int) -> Plan:
-    rng = np.random.Generator(np.random.Philox(key=np.array([0, i], np.uint64)))
-    return RandomResizedCrop().plan(height, width, PREPROCESS, rng)
+    return RandomResizedCrop().plan(height, width, PREPROCESS, generator(0, i))
 
 
 def fixed(plan: Plan, height: int, width: int) -> Plan:

@@ -1,6 +1,7 @@
 """What an image goes through before a network sees it, as a value."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -68,8 +69,15 @@ class Preprocess:
                     f"The `{name}` of `Preprocess` must have {allowed}, for images of {channels} "
                     f"channel{'s' if channels > 1 else ''}; got {len(value)}"
                 )
-        if any(deviation <= 0 for deviation in self.std):
-            raise UserError(f"The `std` of `Preprocess` must be greater than 0; got {self.std}")
+        if not all(0 <= mean <= 1 for mean in self.mean):
+            raise UserError(
+                "The `mean` of `Preprocess` must lie in [0, 1], the scale of `image / 255`; got "
+                f"{self.mean}"
+            )
+        if not all(0 < deviation < math.inf for deviation in self.std):
+            raise UserError(
+                f"The `std` of `Preprocess` must be finite and greater than 0; got {self.std}"
+            )
 
 
 def _average(values: tuple[float, ...]) -> tuple[float, ...]:

@@ -131,7 +131,7 @@ def cifar10(shared: Path, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-Example = tuple[bytes, int]
+Example = tuple[bytes, int | float]
 CLASSES = ("ant", "bee", "cat")
 
 
@@ -152,7 +152,9 @@ def write_records(file: Path, examples: Sequence[Example]) -> None:
     for image, label in examples:
         example = tf_example_pb2.Example()
         example.features.feature["image"].bytes_list.value.append(image)
-        example.features.feature["label"].int64_list.value.append(label)
+        values = example.features.feature["label"]
+        numbers = values.int64_list if isinstance(label, int) else values.float_list
+        numbers.value.append(label)
         writer.write(example.SerializeToString())
     writer.close()
 

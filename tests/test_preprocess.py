@@ -20,11 +20,24 @@ def test_empty_fields_are_the_networks_own() -> None:
         Preprocess(mean=(0.1, 0.2)),
         Preprocess(std=(0.1, 0.2)),
         Preprocess(std=(0.0,)),
+        Preprocess(std=(float("nan"),)),
+        Preprocess(std=(0.2, float("inf"), 0.2)),
+        Preprocess(mean=(float("nan"),)),
+        Preprocess(mean=(-0.1,)),
     ],
 )
 def test_values_that_make_no_sense_are_refused(wrong: Preprocess) -> None:
     with pytest.raises(UserError, match="`Preprocess` must"):
         wrong.over(PLAIN).check(channels=3)
+
+
+def test_a_mean_of_bytes_is_refused_with_the_scale_that_is_meant() -> None:
+    levels = Preprocess(mean=(123.675, 116.28, 103.53))
+    said = (
+        r"`mean` of `Preprocess` must lie in \[0, 1\], the scale of `image / 255`; got \(123.675,"
+    )
+    with pytest.raises(UserError, match=said):
+        levels.over(IMAGENET).check(channels=3)
 
 
 def test_of_grey_images_mean_and_deviation_are_the_averages_over_colours() -> None:

@@ -92,15 +92,14 @@ def opened(words: argparse.Namespace) -> Any:
 
 
 def bytes_moved(record: bytes, geometry: Any, preprocess: Any, seed: int) -> int:
-    """What is written for an image: file, pixels, the part for Pillow, the square twice."""
+    """What is written for an image: file, pixels, the square twice."""
     import numpy as np
 
     from imgclf.data.decode import decode_for
 
     rng = np.random.default_rng(seed)
-    image, plan = decode_for(lambda h, w: geometry.plan(h, w, preprocess, rng), record)
-    part = int(plan.width * plan.height) * 4  # Pillow keeps four bytes for a pixel
-    return len(record) + image.nbytes + part + 2 * 3 * preprocess.size**2
+    image, _ = decode_for(lambda h, w: geometry.plan(h, w, preprocess, rng), record)
+    return len(record) + image.nbytes + 2 * 3 * preprocess.size**2
 
 
 def bare(words: argparse.Namespace) -> Feed:

@@ -33,7 +33,9 @@ class Arrays(Source):
     label: str = "labels"
     """Name of the array of labels."""
     names: str = "classes"
-    """Name of the array of class names; where there is none they are called 0, 1, ..."""
+    """Name of the array of class names, where there is one."""
+    class_names: tuple[str, ...] = ()
+    """The classes in their order, where the file does not name them; empty: 0, 1, ..."""
 
     def __len__(self) -> int:
         return len(self._contents.images)
@@ -72,7 +74,7 @@ class Arrays(Source):
                 f"`{self.image}` and `{self.label}` must be of one length; {path} has "
                 f"{len(images)} images and {len(labels)} labels"
             )
-        classes = _classes(labels, found.get(self.names))
+        classes = _classes(labels, found.get(self.names), self.class_names)
         check_classes("Arrays", path, classes)
         if labels.ndim == 1:
             check_labels("Arrays", path, labels, classes)
@@ -112,7 +114,12 @@ def _plain(path: Path, name: str, labels: np.ndarray) -> np.ndarray:
     )
 
 
-def _classes(labels: np.ndarray, names: np.ndarray | None) -> tuple[str, ...]:
+def _classes(
+    labels: np.ndarray, names: np.ndarray | None, given: tuple[str, ...]
+) -> tuple[str, ...]:
     if names is not None:
-        return tuple(str(name) for name in names)
-    return numbered(labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1)
+        texts = (
+            np.char.decode(names, errors="surrogateescape") if names.dtype.kind == "S" else names
+        )
+        return tuple(map(str, texts))
+    return given or numbered(labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1)

@@ -109,6 +109,6 @@ def _legend(axes: Any, named: Named) -> None:
 
 
 def _plain(name: str, length: int = 32) -> str:
-    name = " ".join(name.split())
+    name = " ".join(name.encode("utf-8", "backslashreplace").decode().split())
     short = name if len(name) <= length else f"{name[: length - 3]}..."
     return short.replace("$", r"\$")  # a dollar would begin a formula

@@ -48,7 +48,8 @@ def decode(encoded: bytes, *, exif: bool = True) -> np.ndarray:
             height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
             if int(height) * int(width) <= _MOST_PIXELS:
                 image = simplejpeg.decode_jpeg(encoded, "RGB")
-                return upright(image, _orientation(encoded)) if exif else image
+                header = jpeg.header_of(encoded)
+                return upright(image, _orientation(encoded, header)) if exif else image
         except ValueError:
             pass  # CMYK, odd markers, damage: Pillow takes more, and says better what is wrong
     return _decode_tolerantly(encoded, exif)
@@ -90,7 +91,7 @@ def _decode_whole(decide: Decide, encoded: bytes, exif: bool) -> tuple[np.ndarra
 
 
 def _as_it_lies(encoded: bytes, header: jpeg.Header, exif: bool) -> bool:
-    turned = exif and header.has_exif and _orientation(encoded) != 1
+    turned = exif and _orientation(encoded, header) != 1
     return not turned and header.height * header.width <= _MOST_PIXELS
 
 
@@ -114,9 +115,8 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     raise UserError(f"The images must have {channels} channels; got {image.shape[2]}")
 
 
-def _orientation(encoded: bytes) -> int:
-    scan = encoded.find(b"\xff\xda")  # a JPEG's notes stand before its first scan
-    if encoded.find(b"Exif\0\0", 0, scan) < 0:
+def _orientation(encoded: bytes, header: jpeg.Header | None) -> int:
+    if not (header.has_exif if header else b"Exif\0\0" in encoded):
         return 1
     try:
         with _pillow().open(io.BytesIO(encoded), formats=_FORMATS) as opened:

@@ -1,5 +1,7 @@
 """What format the bytes of an image file have, and whether the file ends before its image does."""
 
+from imgclf.data import jpeg
+
 _STARTS = {
     "JPEG": (b"\xff\xd8\xff",),
     "PNG": (b"\x89PNG\r\n\x1a\n",),
@@ -50,21 +52,42 @@ def is_cut(encoded: bytes) -> bool:
     takes a PNG without its last block. Of a TIFF only a table beyond the end is seen.
     """
     kind, size = format_of(encoded), len(encoded)
-    if kind == "JPEG":  # a preview inside has an end of its own, before the last scan
-        end = encoded.rfind(b"\xff\xd9")
-        return end < max(0, encoded.rfind(b"\xff\xda"))
+    if kind == "JPEG":  # a preview inside has an end of its own, before the scan
+        header = jpeg.header_of(encoded)
+        scan = header.scan if header else max(0, encoded.rfind(b"\xff\xda"))
+        return encoded.find(b"\xff\xd9", scan) < 0
     if kind == "PNG":
         end = encoded.rfind(b"IEND")
         return end < 0 or end + 8 > size  # a checksum follows
     if kind == "WEBP":
         return int.from_bytes(encoded[4:8], "little") + 8 > size
     if kind == "GIF":
-        return not encoded.rstrip(b"\0").endswith(b";")
+        return not _leads_to_its_end(encoded)
     if kind == "BMP":
         return int.from_bytes(encoded[2:6], "little") > size
     if kind == "TIFF" and encoded[:4] in (b"II*\0", b"MM\0*"):
         return int.from_bytes(encoded[4:8], "little" if encoded[:1] == b"I" else "big") > size
     return False
+
+
+def _leads_to_its_end(gif: bytes) -> bool:
+    try:
+        at = 13 + _table(gif[10])
+        while gif[at] != ord(";"):
+            if gif[at] not in b",!":  # between blocks, where Pillow passes it by, too
+                at += 1
+                continue
+            at += 11 + _table(gif[at + 9]) if gif[at] == ord(",") else 2
+            while gif[at]:
+                at += 1 + gif[at]
+            at += 1
+    except IndexError:
+        return False
+    return True
+
+
+def _table(flags: int) -> int:
+    return 3 << (1 + (flags & 7)) if flags & 128 else 0  # bytes of colours
 
 
 def is_hidden(name: str) -> bool:

@@ -21,7 +21,7 @@ from imgclf.data.guess_folders import (
 from imgclf.data.guess_parquet import parquet_sources
 from imgclf.data.guess_tables import faults, has_table, names_in, table_sources, tables
 from imgclf.data.idx import FILE, Idx
-from imgclf.data.parquet import has_parquet_images
+from imgclf.data.parquet import Parquet, has_parquet_images
 from imgclf.data.records import Records
 from imgclf.data.remote import Place, Url, at
 from imgclf.data.rows import SUFFIXES
@@ -100,13 +100,16 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
 def whole(path: str, kind: str = "", classes: tuple[str, ...] = ()) -> tuple[Source, str]:
     """All that lies at `path` as one source to evaluate on, and a line that says what it is.
 
-    Where a part is held out there already, that part alone is taken. Class folders and the labels
-    of tables take their places among `classes`, where these are given. Raises as `guess` does.
+    Where a part is held out there already, that part alone is taken. Class folders, and labels that
+    no list beside them says the meaning of, take their places among `classes`, where these are
+    given. Raises as `guess` does.
     """
     root, found, shown = _recognised(path, kind)
     train, evaluate = found.sources(root)
     name, source = evaluate or ("all", train)
-    if classes and isinstance(source, Folder | Table):
+    if isinstance(source, Tar | Parquet) and source.listed:
+        classes = ()
+    if classes and isinstance(source, Folder | Table | Tar | Parquet | Arrays):
         source = dataclasses.replace(source, class_names=classes)
     return source, f"{shown}: {_said(found, source)} ({name}, {len(source):,} images)"
 
@@ -269,8 +272,9 @@ def _arrays(root: Path) -> _Sources:
         return Arrays(str(files[0])), None
     learned, other = chosen(root, [file.stem for file in files])
     if learned and other:
-        held_out = Arrays(str(root / f"{other}.npz"))
-        return Arrays(str(root / f"{learned}.npz")), (other.lower(), held_out)
+        train = Arrays(str(root / f"{learned}.npz"))
+        held_out = Arrays(str(root / f"{other}.npz"), class_names=train.classes)
+        return train, (other.lower(), held_out)
     raise UserError(
         f"{root} must hold a single .npz file, or train.npz and one of "
         f"{', '.join(f'{name}.npz' for name in HELD_OUT)}; got "

@@ -27,6 +27,8 @@ class Header(NamedTuple):
     width: int
     at: int
     """Where it describes its frame."""
+    scan: int
+    """Where its first scan begins, before which its notes and previews stand."""
     rows: int
     """So many rows are coded together."""
     columns: int
@@ -67,6 +69,7 @@ def _header(encoded: bytes, frame: int, scan: int, has_exif: bool) -> Header | N
         height=int.from_bytes(height, "big"),
         width=int.from_bytes(width, "big"),
         at=frame,
+        scan=scan,
         rows=8 * max(each & 15 for each in sampling),
         columns=8 * max(each >> 4 for each in sampling),
         single=encoded[frame + 1] in _AT_ONCE and encoded[scan + 4] == colours in (1, 3),

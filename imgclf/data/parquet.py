@@ -57,6 +57,14 @@ class Parquet(Source):
     def ids(self) -> Sequence[str]:
         return self._names
 
+    @property
+    def listed(self) -> bool:
+        """Whether a list in the files, or beside them, says what whole numbers mean."""
+        from pyarrow import parquet
+
+        first = self._files[0]
+        return bool(names_beside(first) or _class_label(parquet.read_schema(first), self.label))
+
     def place(self, i: int) -> tuple[str, int]:
         """The file of example i, and where its page begins there, in bytes."""
         number, _, offset = self._index["page"][self._which(i)][:3].tolist()

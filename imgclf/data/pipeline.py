@@ -5,6 +5,7 @@ of the iterator is one integer, and threads, workers and processes do not change
 """
 
 import copyreg
+import dataclasses
 import os
 import sys
 import warnings
@@ -210,7 +211,6 @@ def _train_batch(
         try:
             images[row] = image()
         except UNREADABLE as error:
-            bad.add(i)
             problems.append((i, _said(error), position))
             ids[row], images[row] = _next_good(reader, i, position, bad)
     mask = np.ones(len(rows), bool)
@@ -220,14 +220,16 @@ def _train_batch(
 def _next_good(reader: Reader, i: int, position: int, bad: set[int]) -> tuple[int, np.ndarray]:
     """The next readable record after `i`; what is in `bad`, found so before, is not read again.
 
-    Only where a record is due itself it is told of: so it does not matter who passed it before.
+    Readable means the whole of it, whatever part is needed at this position: so it does not matter
+    who passed it before. Only where a record is due itself it is told of.
     """
+    thorough = dataclasses.replace(reader, whole=True)
     n = len(reader.source)
     for candidate in ((i + more) % n for more in range(1, n)):
         if candidate in bad:
             continue
         try:
-            return candidate, reader.patiently(candidate, position)
+            return candidate, thorough.patiently(candidate, position)
         except UNREADABLE:
             bad.add(candidate)
     raise UserError(f"No image of `{type(reader.source).__name__}` can be read any more")

@@ -44,6 +44,8 @@ class Reader:
     exif: bool
     channels: int = 0
     shape: tuple[int, ...] = ()
+    whole: bool = False
+    """Whether all of an image is decoded, even where a part would do: no damage goes unnoticed."""
 
     def images(self, due: Sequence[tuple[int, int]]) -> Iterator[_Image]:
         """For each example and its position, in turn, what gives its image, patiently.
@@ -89,7 +91,7 @@ class Reader:
         record = self.source.read(i)
         if not isinstance(record, bytes):
             return partial(self._finished, i, position, False, lambda: (record, None))
-        if self.preprocess.size and isinstance(self.geometry, Planned):
+        if self.preprocess.size and isinstance(self.geometry, Planned) and not self.whole:
             pixels: _Pixels = begin(partial(self._plan, position), record, exif=self.exif)
         else:
             pixels = partial(_decoded, record, self.exif)

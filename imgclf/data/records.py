@@ -1,6 +1,5 @@
 """ArrayRecord shards of `tf.train.Example` records, read without TensorFlow."""
 
-import glob
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from imgclf.data import examples
 from imgclf.data.index_cache import Arrays, stamp_of
 from imgclf.data.names import Names
-from imgclf.data.shards import names_beside
+from imgclf.data.shards import fitting, names_beside
 from imgclf.data.source import Source, carried, check_classes, check_labels, numbered
 from imgclf.errors import UserError, unknown
 
@@ -69,8 +68,8 @@ class Records(Source):
     @cached_property
     def _shards(self) -> list[str]:
         path = Path(self.path).expanduser()
-        pattern = str(path / "*.array_record*") if path.is_dir() else str(path)
-        shards = sorted(glob.glob(pattern))
+        pattern = path / "*.array_record*" if path.is_dir() else path
+        shards = fitting(pattern)
         if not shards:
             raise UserError(
                 f"The `path` of `Records` must be a folder with *.array_record* files, or a "
@@ -131,7 +130,18 @@ class Records(Source):
         if not np.issubdtype(labels.dtype, np.number):
             first = next(each[0][0] for each in found if each)
             raise UserError(f"The `{self.label}` of `Records` must be a number; got {first!r}")
-        labels = labels[:, 0].astype(np.int32) if lengths == {1} else labels.astype(np.float32)
+        labels = self._whole(labels[:, 0]) if lengths == {1} else labels.astype(np.float32)
         return examples.indexed(
             labels, [each[1] if each else b"" for each in found], "record"
         ), whole
+
+    def _whole(self, labels: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # infinite ones and NaN are none, either
+            whole = labels.astype(np.int32)
+        wrong = labels[whole != labels]
+        if len(wrong):
+            raise UserError(
+                f"The `{self.label}` of `Records` must be a whole number, or several numbers that "
+                f"are soft labels; got {wrong[0]:g} ({self.path})"
+            )
+        return whole

@@ -74,14 +74,19 @@ class LabelNoise(Renamed):
             raise UserError(f"The `share` of `LabelNoise` must lie in [0, 1]; got {self.share}")
         if self.kind not in ("symmetric", "pairwise"):
             raise unknown("kind of `LabelNoise`", self.kind, ("symmetric", "pairwise"))
+        if self.seed < 0:
+            raise UserError(f"The `seed` of `LabelNoise` must be 0 or more; got {self.seed}")
         clean, k = self.clean_labels(), len(self.classes)
-        wrong = in_proportion(clean, round(self.share * len(clean)), self.seed)
+        # Not the bits that splits choose by, or a split would find the wrong labels in one part.
+        bits = self._bits(_EXAMPLES, len(clean))
+        wrong = in_proportion(clean, round(self.share * len(clean)), bits)
         further = np.ones(len(clean), np.int64)
         if self.kind == "symmetric":
-            key = np.array([self.seed, _LABELS], np.uint64)
-            bits = np.random.Philox(key=key).random_raw(len(clean))
-            further += (bits % np.uint64(k - 1)).astype(np.int64)
+            further += (self._bits(_LABELS, len(clean)) % np.uint64(k - 1)).astype(np.int64)
         return np.where(wrong, (clean + further) % k, clean).astype(np.int32)
 
+    def _bits(self, stream: int, count: int) -> np.ndarray:
+        return np.random.Philox(key=np.array([self.seed, stream], np.uint64)).random_raw(count)
 
-_LABELS = 1  # Philox's stream that new labels are drawn from
+
+_LABELS, _EXAMPLES = 1, 2  # Philox's streams: of new labels, and of who gets one

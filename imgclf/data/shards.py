@@ -37,13 +37,23 @@ def shards(kind: str, path: str, ending: str) -> list[str]:
     elif isinstance(where, Url):
         found = sorted(map(str, where.parent.glob(where.name)))
     else:
-        found = sorted(glob.glob(str(where)))
+        found = fitting(where)
     if not found:
         raise UserError(
             f"The `path` of `{kind}` must be a {ending} file, a folder with some, or a pattern "
             f"that fits some; nothing fits {where}"
         )
     return found
+
+
+def fitting(pattern: Path) -> list[str]:
+    """The files that a pattern fits, sorted; a folder that there is may be called as it likes."""
+    if pattern.is_file():
+        return [str(pattern)]
+    folder = pattern.parent
+    if folder.is_dir():
+        return sorted(str(folder / name) for name in glob.glob(pattern.name, root_dir=folder))
+    return sorted(glob.glob(str(pattern)))
 
 
 def _counted(pattern: str) -> list[str]:

@@ -17,6 +17,7 @@ from imgclf.errors import UserError
 S = TypeVar("S", bound="Source")
 T = TypeVar("T")
 
+_ROUNDING = 1e-5  # that sums of shares may be off by
 _as_written = ContextVar("_as_written", default=False)
 
 
@@ -87,7 +88,8 @@ def fixed_shape(source: Source) -> tuple[int, int, int] | None:
 def checked_labels(source: Source) -> np.ndarray:
     """The labels of a source: int32 (n,), or float32 (n, k) where they are soft or several.
 
-    Raises a `UserError` for another shape or kind of number, or a label that names no class.
+    Raises a `UserError` for another shape or kind of number, a label that names no class, or a soft
+    one outside [0, 1].
     """
     labels = np.asarray(source.labels())
     kind, (n, k) = type(source).__name__, (len(source), len(source.classes))
@@ -100,11 +102,22 @@ def checked_labels(source: Source) -> np.ndarray:
             )
         return labels.astype(np.int32)
     if labels.shape == (n, k) and np.issubdtype(labels.dtype, np.floating):
+        _check_shares(kind, source, labels)
         return labels.astype(np.float32)
     raise UserError(
         f"The `labels` of `{kind}` must be int32 ({n},) or float32 ({n}, {k}); got {labels.dtype} "
         f"{labels.shape}"
     )
+
+
+def _check_shares(kind: str, source: Source, labels: np.ndarray) -> None:
+    low, high = -_ROUNDING, 1 + _ROUNDING
+    if labels.size and not (labels.min() >= low and labels.max() <= high):  # nor NaN
+        i, j = np.argwhere(~((labels >= low) & (labels <= high)))[0]
+        raise UserError(
+            f"The soft `labels` of `{kind}` must lie in [0, 1]; got {labels[i, j]:g} for "
+            f"{source.ids()[i]!r}"
+        )
 
 
 def located(source: S, root: str) -> S:

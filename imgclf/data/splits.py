@@ -114,19 +114,22 @@ def stratified(labels: np.ndarray, held_out: int, seed: int) -> tuple[np.ndarray
             f"A split must hold out at least one example and keep one; got {held_out} to be held "
             f"out of {len(labels)}"
         )
-    held = in_proportion(labels, held_out, seed)
+    held = in_proportion(labels, held_out, random_bits(seed, len(labels)))
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def in_proportion(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Which examples are the `count` chosen, bool (n,), every class in proportion."""
+def in_proportion(labels: np.ndarray, count: int, bits: np.ndarray) -> np.ndarray:
+    """Which examples are the `count` chosen, bool (n,), every class in proportion.
+
+    In each class they are those of the smallest `bits` (n,).
+    """
     strata = _strata(labels)
     counts = np.bincount(strata)
     exact = counts * count
     quota = exact // len(labels)
     greatest_remainders = np.argsort(-(exact % len(labels)), kind="stable")
     quota[greatest_remainders[: count - quota.sum()]] += 1
-    order = np.lexsort((_bits(seed, len(labels)), strata))
+    order = np.lexsort((bits, strata))
     held = np.zeros(len(labels), bool)
     for start, few in zip(np.cumsum(counts) - counts, quota, strict=True):
         held[order[start : start + few]] = True
@@ -136,7 +139,7 @@ def in_proportion(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 def ranks(strata: np.ndarray, seed: int) -> np.ndarray:
     """The place of each example in a random order of its stratum (0 to k - 1): int64 (n,)."""
     counts = np.bincount(strata)
-    order = np.lexsort((_bits(seed, len(strata)), strata))
+    order = np.lexsort((random_bits(seed, len(strata)), strata))
     rank = np.empty(len(strata), np.int64)
     rank[order] = np.arange(len(strata)) - np.repeat(np.cumsum(counts) - counts, counts)
     return rank
@@ -150,7 +153,7 @@ def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     if not 2 <= folds <= len(labels):
         raise UserError(f"There must be 2 to {len(labels)} folds, one for an example; got {folds}")
     fold = np.empty(len(labels), np.int64)
-    order = np.lexsort((_bits(seed, len(labels)), _strata(labels)))
+    order = np.lexsort((random_bits(seed, len(labels)), _strata(labels)))
     fold[order] = np.arange(len(labels)) % folds
     return fold
 
@@ -172,7 +175,7 @@ def grouped(groups: np.ndarray, held_out: float, seed: int) -> tuple[np.ndarray,
     sizes = np.bincount(groups)
     if len(sizes) < 2:
         raise UserError(f"A split by group must have two groups or more; got {len(sizes)}")
-    order = np.argsort(_bits(seed, len(sizes)), kind="stable")
+    order = np.argsort(random_bits(seed, len(sizes)), kind="stable")
     chosen, total = np.zeros(len(sizes), bool), 0
     for group, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
         nearer = abs(total + size - held_out) <= abs(total - held_out)
@@ -192,7 +195,7 @@ def group_folds(groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
     sizes = np.bincount(groups)
     if not 2 <= folds <= len(sizes):
         raise UserError(f"There must be 2 to {len(sizes)} folds, one for a group; got {folds}")
-    order = np.lexsort((_bits(seed, len(sizes)), -sizes))
+    order = np.lexsort((random_bits(seed, len(sizes)), -sizes))
     fold_of, smallest = np.empty(len(sizes), np.int64), [(0, fold) for fold in range(folds)]
     for group in order.tolist():
         total, fold = smallest[0]
@@ -207,6 +210,13 @@ def check_fraction(kind: str, fraction: float) -> None:
         raise UserError(f"The `fraction` of `{kind}` must lie in (0, 1); got {fraction}")
 
 
+def random_bits(seed: int, count: int) -> np.ndarray:
+    """What splits choose by, uint64 (count,); a `UserError` for a negative seed."""
+    if seed < 0:
+        raise UserError(f"The `seed` of a split must be 0 or more; got {seed}")
+    return np.random.PCG64(seed).random_raw(count)
+
+
 def _check_part(kind: str, part: str) -> None:
     if part not in ("train", "test"):
         raise unknown(f"part of `{kind}`", part, ("train", "test"))
@@ -216,9 +226,3 @@ def _strata(labels: np.ndarray) -> np.ndarray:
     classes = labels if labels.ndim == 1 else labels.argmax(1)
     # As `return_inverse` would, which for millions takes several times the memory.
     return np.searchsorted(np.unique(classes), classes).astype(np.int32)
-
-
-def _bits(seed: int, count: int) -> np.ndarray:
-    if seed < 0:
-        raise UserError(f"The `seed` of a split must be 0 or more; got {seed}")
-    return np.random.PCG64(seed).random_raw(count)

@@ -7,7 +7,7 @@ import numpy as np
 
 from imgclf.data.parts import Part, single_labels
 from imgclf.data.source import Source
-from imgclf.data.splits import check_fraction, in_proportion, ranks
+from imgclf.data.splits import check_fraction, in_proportion, random_bits, ranks
 from imgclf.errors import UserError, unknown
 
 
@@ -111,7 +111,7 @@ def _share(source: Source, kind: str, fraction: float, seed: int) -> np.ndarray:
     count = round(len(labels) * fraction)
     if not count:
         raise UserError(f"The `fraction` of `{kind}` must take one example or more; got {fraction}")
-    return np.flatnonzero(in_proportion(labels, count, seed))
+    return np.flatnonzero(in_proportion(labels, count, random_bits(seed, len(labels))))
 
 
 def _named(source: Source, kind: str, names: tuple[str, ...]) -> np.ndarray:

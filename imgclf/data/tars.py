@@ -77,6 +77,11 @@ class Tar(Source):
             raise OSError(f"{shard} is cut off in {self._names[i]}")
         return image
 
+    @property
+    def listed(self) -> bool:
+        """Whether a list beside the shards says what whole numbers mean."""
+        return bool(names_beside(self._shards[0]))
+
     def place(self, i: int) -> tuple[str, int]:
         """The file of example i, and where it begins there, in bytes."""
         return self._shards[int(self._index["shard"][i])], int(self._index["offset"][i])

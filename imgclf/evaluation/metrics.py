@@ -96,7 +96,7 @@ def evaluate(predictions: Predictions) -> Metrics:
     predictions.check()
     logits, labels = predictions.logits, predictions.labels
     right, top5_right = (int(top_k_correct(logits, labels, k).sum()) for k in (1, 5))
-    if are_sets(labels):
+    if are_sets(labels, predictions.independent):
         return Metrics(
             total=len(logits),
             right=right,

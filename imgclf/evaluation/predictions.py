@@ -12,10 +12,17 @@ import numpy as np
 
 from imgclf.errors import UserError
 
+_PIECES = 16  # that labels are looked at in: the first is often enough, and little memory
 
-def are_sets(labels: np.ndarray) -> bool:
-    """Whether the labels (n, k) are sets of classes: shares that do not add up to one."""
-    return labels.ndim == 2 and bool((np.abs(labels.sum(axis=1) - 1) > 1e-3).any())
+
+def are_sets(labels: np.ndarray, independent: bool = False) -> bool:
+    """Whether the labels (n, k) are sets of classes: all of them 0 or 1, and not always one of k.
+
+    One of k is a set, too, where classes are `independent`. All other labels (n, k) are soft ones.
+    """
+    if labels.ndim != 2 or not all(map(_is_zero_or_one, np.array_split(labels, _PIECES))):
+        return False
+    return independent or bool((labels.sum(axis=1) != 1).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +132,10 @@ class Predictions:
             raise UserError(f"The predictions at {folder} cannot be read: {reason}") from error
         predictions.check()
         return predictions
+
+
+def _is_zero_or_one(labels: np.ndarray) -> bool:
+    return bool(((labels == 0) | (labels == 1)).all())
 
 
 def _write_names(path: Path, names: Sequence[str]) -> None:

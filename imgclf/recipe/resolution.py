@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imgclf.data import checked_labels, fixed_shape, located
 from imgclf.data.order import Order, Stream
 from imgclf.data.source import Source
@@ -23,6 +25,7 @@ from imgclf.units import Unit
 
 PHOTOGRAPH_SIZE = 64
 """Side in px for images of varying size, where neither recipe nor network names one."""
+_FAR_FROM_ONE = 0.05  # more than rounding makes of the sum of an image's soft labels
 _APART = 0x9E3779B97F4A7C15  # far from the seeds that people give
 
 
@@ -127,12 +130,9 @@ def _streams(recipe: Recipe, train: Source) -> dict[str, TrainStream]:
     data, kind = recipe.data, type(train).__name__
     if not train.classes:
         raise UserError(f"The `train` of `Data` must have classes; `{kind}` has none")
-    criterion = getattr(recipe.task, "criterion", None)
-    if are_sets(checked_labels(train)) and isinstance(criterion, CrossEntropy):
-        raise UserError(
-            f"The images of `{kind}` have several labels, or none, where `CrossEntropy` wants one; "
-            "take `task=imgclf.tasks.Classify(imgclf.losses.SigmoidCrossEntropy())` in the recipe"
-        )
+    labels = checked_labels(train)
+    if isinstance(getattr(recipe.task, "criterion", None), CrossEntropy):
+        _check_shares(train, labels)
     order = data.sampling.build(train, recipe.seed)
     streams = {"labelled": TrainStream(train, order, data.batch_size, recipe.seed)}
     if recipe.task.two_streams == isinstance(data.unlabelled, Empty):
@@ -160,6 +160,23 @@ def _streams(recipe: Recipe, train: Source) -> dict[str, TrainStream]:
             f"(={len(train):,}); got {data.batch_size}"
         )
     return streams
+
+
+def _check_shares(source: Source, labels: np.ndarray) -> None:
+    """Raises a `UserError` unless cross-entropy can be taken of the labels (n,) or (n, k)."""
+    kind = type(source).__name__
+    if are_sets(labels):
+        raise UserError(
+            f"The images of `{kind}` have several labels, or none, where `CrossEntropy` wants one; "
+            "take `task=imgclf.tasks.Classify(imgclf.losses.SigmoidCrossEntropy())` in the recipe"
+        )
+    totals = labels.sum(axis=1) if labels.ndim == 2 else np.ones(len(labels))
+    far = np.flatnonzero(np.abs(totals - 1) > _FAR_FROM_ONE)
+    if len(far):
+        raise UserError(
+            f"The soft labels of `{kind}` must add up to 1 for each image, for `CrossEntropy`; got "
+            f"{totals[far[0]]:g} for {source.ids()[far[0]]!r}"
+        )
 
 
 def _shape(source: Source) -> str:

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imgclf.data import Files, Order, RandomResizedCrop, Squash, train_batches
+from imgclf.preprocess import Preprocess
+
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "benchmarks" / "input_pipeline.py"
 
@@ -60,6 +63,40 @@ def test_the_crop_by_hand_is_a_square_of_any_image(monkeypatch: pytest.MonkeyPat
 
     for size in ((400, 300), (5, 300)):
         assert input_feed.by_hand(Image.new("RGB", size), 24).size == (24, 24)
+
+
+def test_what_is_written_for_an_image_is_file_pixels_and_its_square_twice(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent / "peers"))
+    import input_feed
+
+    record = (photographs / "some" / "0.JPEG").read_bytes()
+    moved = input_feed.bytes_moved(record, Squash(), Preprocess(size=24), 0)
+    assert moved == len(record) + 3 * 400 * 300 + 2 * 3 * 24**2
+
+
+def test_the_whole_that_is_profiled_is_what_training_reads(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import input_profile
+
+    files = sorted(photographs.rglob("*.JPEG"))
+    whole = input_profile.parts(files)["all of it"]
+    with train_batches(
+        Files(tuple(map(str, files))),
+        Order(12, 0, shuffle=False),
+        batch_size=12,
+        start=0,
+        stop=1,
+        geometry=RandomResizedCrop(),
+        preprocess=input_profile.PREPROCESS,
+        seed=0,
+    ) as batches:
+        images = next(batches)["image"]
+    for i in range(12):
+        np.testing.assert_array_equal(whole(i), images[i])
 
 
 def test_the_profile_names_every_part(photographs: Path) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from imgclf.data.decode import BadImage, decode, upright
+from imgclf.data.decode import BadImage, decode, decode_for, upright
+from imgclf.data.plan import Plan
 
 
 def photo(mode="RGB", height=60, width=80):
@@ -44,6 +45,19 @@ def test_a_photograph_noted_as_lying_on_its_side_is_turned_unless_switched_off(s
     assert turned.shape == (plain.shape[1], plain.shape[0], 3)
     upright_there = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     np.testing.assert_array_equal(turned, np.asarray(upright_there))
+
+
+@pytest.mark.parametrize("fill", [b"", b"\xff"])  # with it, the header is nothing usual
+def test_the_mark_of_a_scan_in_a_note_before_does_not_hide_the_orientation(fill):
+    note = Image.Exif()
+    note[0x0112] = 6
+    data = encoded(photo(), "JPEG", exif=note)
+    data = data[:2] + fill + b"\xff\xfe\0\6\xff\xda12" + data[2:]
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    assert expected.size == (60, 80)
+    np.testing.assert_array_equal(decode(data), np.asarray(expected))
+    image, _ = decode_for(lambda h, w: Plan(0, 0, w, h, 8, 8), data)
+    np.testing.assert_array_equal(image, np.asarray(expected))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM"])

@@ -49,6 +49,31 @@ def test_what_follows_the_end_of_a_jpeg_and_the_end_of_a_preview_inside_do_not_d
     assert is_cut((head + preview + rest)[:-200])
 
 
+def film(kind):
+    """What phones put behind an image, with the marks in it that stand in one by chance."""
+    marks = b"\xff\xd8\xff\xd9\xff\xda;" if kind != "GIF" else b";,!"
+    return b"\0\0\0\x18ftypmp42" + marks + b"\1\2\3"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "progressive", "GIF"])
+def test_a_film_behind_an_image_does_not_hide_its_end(kind):
+    whole = saved(kind)
+    assert not is_cut(whole + film(kind))
+    assert is_cut(whole[:-200])
+
+
+def test_the_frames_and_notes_of_a_gif_are_passed_over():
+    frames = [
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (20, 30, 3), np.uint8))
+        for i in range(3)
+    ]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], comment=b";,!" * 200)
+    whole = file.getvalue()
+    assert not is_cut(whole) and not is_cut(whole + b"behind")
+    assert all(is_cut(whole[:end]) for end in range(13, len(whole), 97))
+
+
 def test_what_is_no_image_has_no_format_and_is_not_called_cut():
     for content in (b"", b"\xff", b"<html>", bytes(100)):
         assert format_of(content) == "" and not is_cut(content)

@@ -54,10 +54,86 @@ def test_arrays_are_recognised_as_one_file_or_as_two(tmp_path):
     np.savez(tmp_path / "test.npz", **arrays)
     found = guess(str(tmp_path))
     assert isinstance(found.train, Arrays) and len(found.train) == 10
-    assert found.evaluate == {"test": Arrays(str(tmp_path / "test.npz"))}
+    held_out = Arrays(str(tmp_path / "test.npz"), class_names=("0", "1"))
+    assert found.evaluate == {"test": held_out}
     (tmp_path / "train.npz").rename(tmp_path / "other.npz")
     with pytest.raises(UserError, match=r"must hold a single \.npz file, or train\.npz and one of"):
         guess(str(tmp_path))
+
+
+def _write_tar(file, labels):
+    with tarfile.open(file, "w") as tar:
+        for i, label in enumerate(labels):
+            for ending, content in (("png", b"1"), ("cls", label.encode())):
+                member = tarfile.TarInfo(f"{i}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def _write_parquet(file, labels):
+    parquet.write_table(pyarrow.table({"image": [b"1"] * len(labels), "label": labels}), file)
+
+
+def _write_npz(file, labels):
+    images = np.zeros((len(labels), 4, 4), np.uint8)
+    np.savez(file, images=images, labels=np.array(labels, int))
+
+
+KINDS_OF_LABELS = [
+    ("a.tar", _write_tar, ["bee", "ant"]),
+    ("a.tar", _write_tar, ["1", "0"]),
+    ("a.tar", _write_tar, ["1"]),
+    ("a.parquet", _write_parquet, ["bee", "ant"]),
+    ("a.parquet", _write_parquet, [1, 0]),
+    ("a.npz", _write_npz, [1, 0]),
+    ("a.npz", _write_npz, [0]),
+]
+
+
+@pytest.mark.parametrize(("name", "write", "labels"), KINDS_OF_LABELS)
+def test_labels_take_their_places_among_known_classes_that_do_not_all_occur(
+    tmp_path, name, write, labels
+):
+    write(tmp_path / name, labels)
+    classes = ("ant", "bee", "cat")
+    source, _ = whole(str(tmp_path / name), classes=classes)
+    assert source.classes == classes
+    assert [str(label) for label in labels] in (
+        [classes[label] for label in source.labels()],
+        [str(label) for label in source.labels()],
+    )
+
+
+def test_a_list_beside_the_files_says_what_numbers_mean_whatever_is_known(tmp_path):
+    (tmp_path / "set").mkdir()
+    _write_tar(tmp_path / "set" / "a.tar", ["1", "0"])
+    _write_parquet(tmp_path / "set" / "a.parquet", [1, 0])
+    (tmp_path / "set" / "labels.txt").write_text("bee\nant\n")
+    for kind in ("tar", "parquet"):
+        source, _ = whole(str(tmp_path / "set"), kind, classes=("ant", "bee"))
+        assert [source.classes[label] for label in source.labels()] == ["ant", "bee"]
+
+
+def test_a_folder_with_the_signs_of_a_pattern_in_its_name_is_a_folder(tmp_path, shards):
+    odd = tmp_path / "sets [1]*?"
+    for kind, write in (("tar", _write_tar), ("parquet", _write_parquet)):
+        (odd / kind).mkdir(parents=True)
+        for part in ("train", "test-0"):
+            write(odd / kind / f"{part}.{kind}", ["ant", "bee"])
+        found = guess(str(odd / kind))
+        assert len(found.train) == len(found.evaluate["test"]) == 2
+    assert len(Tar(str(odd / "tar" / "t*.tar"))) == 4
+    shards.rename(odd / "records")
+    assert len(Records(str(odd / "records"))) == 12
+    assert len(Records(str(odd / "records" / "*-of-00002"))) == 12
+    assert len(Tar(str(tmp_path / "*" / "tar" / "train.tar"))) == 2
+
+
+def test_held_out_arrays_need_not_have_every_class(tmp_path):
+    _write_npz(tmp_path / "train.npz", [0, 1, 2])
+    _write_npz(tmp_path / "test.npz", [1, 0])
+    found = guess(str(tmp_path))
+    assert found.evaluate["test"].classes == found.train.classes == ("0", "1", "2")
 
 
 def test_a_tfds_data_set_is_recognised_by_name_and_by_version(insects):

@@ -263,6 +263,30 @@ def test_a_batch_greater_than_what_is_read_together_holds_what_small_ones_do(bad
     assert bool(large["problems"]) == bool(bad)
 
 
+@dataclass(frozen=True)
+class Damaged(Numbered):
+    """Photographs, of which the first is cut short, and the second damaged near its lower edge."""
+
+    n: int = 4
+
+    def read(self, i):
+        noise = np.random.default_rng(i).integers(0, 256, (60, 40, 3), np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(noise).save(file, "JPEG", quality=95)
+        encoded = file.getvalue()
+        at = len(encoded) * 4 // 5
+        return (encoded[:at], encoded[:at] + b"\xff\xd8" + encoded[at + 2 :], encoded)[min(i, 2)]
+
+
+def test_what_stands_in_for_a_bad_record_depends_on_its_position_alone():
+    order = Order(4, 0, shuffle=False)
+    arguments: dict[str, Any] = {"order": order, "batch_size": 4}
+    batches = training(Damaged(), stop=12, **arguments)
+    assert [batch["id"][0] for batch in batches] == [2] * 12
+    for step, batch in enumerate(batches):
+        assert_same(training(Damaged(), start=step, stop=step + 1, **arguments), [batch])
+
+
 def test_the_last_record_gives_way_to_the_first():
     batch = training(Numbered(n=3, bad=(2,)), batch_size=3, stop=1, preprocess=PLAIN)[0]
     assert sorted(batch["id"].tolist()) == [0, 0, 1]
@@ -410,6 +434,20 @@ def test_labels_that_do_not_match_the_examples_are_refused(labels):
 
     with pytest.raises(UserError, match="The `labels` of `Mislabelled` must be"):
         training(Mislabelled())
+
+
+@pytest.mark.parametrize("wrong", [1.5, -0.2, np.nan, np.inf])
+def test_soft_labels_that_are_no_shares_are_refused(wrong):
+    @dataclass(frozen=True)
+    class Odd(Numbered):
+        def labels(self):
+            labels = np.full((21, 3), 1 / 3, np.float32)
+            labels[4, 1] = wrong
+            return labels
+
+    said = f"The soft `labels` of `Odd` must lie in [0, 1]; got {wrong:g} for 'number 4'"
+    with pytest.raises(UserError, match=re.escape(said)):
+        training(Odd())
 
 
 def test_images_that_are_not_bytes_of_pixels_are_refused():

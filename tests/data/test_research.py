@@ -3,7 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgclf.data import Digits, LabelNoise, LongTail, Source, Synthetic
+from imgclf.data import (
+    Digits,
+    LabelNoise,
+    LongTail,
+    PartiallyLabelled,
+    Source,
+    Split,
+    Subset,
+    Synthetic,
+)
 from imgclf.errors import UserError
 
 
@@ -72,20 +81,38 @@ def test_symmetric_noise_draws_all_other_classes_equally_often():
     assert np.abs(counts[1:] - 3750).max() < 5 * np.sqrt(3750)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda noisy: Split(noisy, "test"),
+        lambda noisy: Subset(noisy, fraction=0.1),
+        lambda noisy: PartiallyLabelled(noisy, fraction=0.1),
+        lambda noisy: PartiallyLabelled(noisy, per_class=50),
+        lambda noisy: LongTail(noisy, 50),
+    ],
+)
+def test_a_part_of_noisy_labels_has_its_share_of_wrong_ones(part):
+    noisy = LabelNoise(Even(1000, 5), 0.2)
+    some = part(noisy)
+    clean = dict(zip(noisy.ids(), noisy.clean_labels(), strict=True))
+    wrong = some.labels() != [clean[name] for name in some.ids()]
+    assert abs(wrong.mean() - 0.2) < 4 * np.sqrt(0.2 * 0.8 / len(some))
+
+
 def test_noise_and_tails_are_the_same_in_every_process_and_numpy_version():
     assert LabelNoise(Even(3, 4), 0.5, seed=5).labels().tolist() == [
+        1,
+        1,
+        1,
+        3,
         0,
-        3,
+        2,
         2,
         3,
-        3,
         2,
-        1,
-        1,
         2,
-        1,
         2,
-        3,
+        0,
     ]
     assert LongTail(Even(4, 3), 4, seed=5).ids() == ["x0", "x3", "x4", "x6", "x7", "x8", "x9"]
 
@@ -103,7 +130,10 @@ def test_noise_leaves_images_and_ids_as_they_are():
         (lambda s: len(LongTail(s, 0.5)), "The `factor` of `LongTail` must be 1 or more; got 0.5"),
         (lambda s: LabelNoise(s, 1.5).labels(), r"`share` of `LabelNoise` must lie in \[0, 1\]"),
         (lambda s: LabelNoise(s, kind="pair").labels(), "did you mean 'pairwise'"),
-        (lambda s: LabelNoise(s, seed=-1).labels(), "The `seed` of a split must be 0 or more"),
+        (
+            lambda s: LabelNoise(s, seed=-1).labels(),
+            "`seed` of `LabelNoise` must be 0 or more; got -1",
+        ),
     ],
 )
 def test_damage_that_makes_no_sense_says_so(find, message):

@@ -294,6 +294,12 @@ def test_arrays_take_their_names_shapes_and_classes_from_the_file(tmp_path):
     np.testing.assert_array_equal(source.read(5), GOOD["images"][5])
 
 
+def test_names_of_classes_that_arrays_keep_as_bytes_are_text(tmp_path):
+    path = str(tmp_path / "a.npz")
+    np.savez(path, **GOOD, classes=np.array(["kätzchen".encode(), b"dog"]))
+    assert Arrays(path).classes == ("kätzchen", "dog")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -12,6 +12,8 @@ from imgclf.data import TFDS, Records
 from imgclf.data import examples as package_examples
 from imgclf.errors import UserError
 
+from ..conftest import write_records
+
 
 def test_a_prepared_data_set_gives_its_bytes_labels_and_class_names(insects, examples):
     train, test = TFDS(str(insects)), TFDS(str(insects), "test")
@@ -117,6 +119,16 @@ def test_records_take_class_names_from_the_file_beside_them(shards):
     (shards / "labels.txt").write_text("ant\nbee\n")
     with pytest.raises(UserError, match=r"must lie in 0\.\.1, the places of its classes; got 2"):
         Records(str(shards)).labels()
+
+
+def test_a_number_that_is_not_whole_is_no_label_of_a_record(tmp_path):
+    for name, labels in (("whole", (1.0, 0.0)), ("half", (0.0, 1.7)), ("none", (1.0, np.nan))):
+        (tmp_path / name).mkdir()
+        write_records(tmp_path / name / "a.array_record", [(b"1", label) for label in labels])
+    assert Records(str(tmp_path / "whole")).labels().tolist() == [1, 0]
+    for name, said in (("half", "1.7"), ("none", "nan")):
+        with pytest.raises(UserError, match=f"`label` of `Records` must be a whole .*got {said} "):
+            Records(str(tmp_path / name)).labels()
 
 
 def test_records_say_what_is_wrong_with_them(shards, tmp_path):

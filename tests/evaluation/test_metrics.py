@@ -177,6 +177,26 @@ def test_sets_of_classes_are_told_from_shares_of_one():
     assert "mean_average_precision" not in evaluate(predictions(shares, shares)).as_dict()
 
 
+def test_rounded_soft_labels_are_no_sets_of_classes():
+    rng = np.random.default_rng(0)
+    labels = rng.dirichlet(np.ones(10), 500).round(2).astype(np.float32)
+    logits = rng.normal(size=(500, 10)).astype(np.float32)
+    assert (np.abs(labels.sum(1) - 1) > 5e-3).any() and not are_sets(labels)
+    found = evaluate(predictions(logits, labels))
+    assert found.right == (logits.argmax(1) == labels.argmax(1)).sum()
+    assert found.loss == cross_entropy(logits, labels) and found.mean_average_precision is None
+
+
+def test_one_of_k_is_a_set_where_classes_are_independent():
+    logits, labels = random_case(0)
+    one_hot = np.eye(7, dtype=np.float32)[labels]
+    assert not are_sets(one_hot) and are_sets(one_hot, independent=True)
+    found = evaluate(dataclasses.replace(predictions(logits, one_hot), independent=True))
+    expected = reference.average_precision_score(one_hot, logits)
+    assert found.mean_average_precision == pytest.approx(expected)
+    assert found.right == (logits.argmax(1) == labels).sum()
+
+
 def test_an_odd_logit_costs_its_own_example_alone():
     labels = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0]], np.float32)
     logits = np.array([[np.nan, 1, 0], [0, np.inf, 1], [2, 0, 1]], np.float32)

@@ -1,14 +1,17 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from imgclf import Average, Epochs, Examples, Model, Never, Preprocess, Recipe, Steps, UserError
 from imgclf.augmentation import Translate
-from imgclf.data import Balanced, Digits, LongTail, Synthetic, Undersampled
+from imgclf.data import Arrays, Balanced, Digits, LongTail, Synthetic, Undersampled
+from imgclf.losses import SigmoidCrossEntropy
 from imgclf.optimizers import SGD
 from imgclf.recipe import Checkpoint, Data, resolve
 from imgclf.recipe.resolution import rebuild
+from imgclf.tasks import Classify
 
 DIGITS = Recipe(
     data=Data(Digits(), {"test": Digits("test")}, batch_size=100),
@@ -99,3 +102,18 @@ def test_what_cannot_be_is_told_in_one_line(recipe: Recipe, said: str) -> None:
     with pytest.raises(UserError) as error:
         resolve(recipe)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_soft_labels_for_cross_entropy_must_nearly_add_up_to_one(tmp_path: Path) -> None:
+    def softly(off: float) -> Recipe:
+        labels = np.full((4, 2), 0.5, np.float32)
+        labels[2, 1] += off
+        path = tmp_path / f"{off}.npz"
+        np.savez(path, images=np.zeros((4, 8, 8), np.uint8), labels=labels)
+        return data(train=Arrays(str(path)), evaluate={}, batch_size=2)
+
+    resolve(softly(0.04))
+    far = softly(0.25)
+    with pytest.raises(UserError, match=r"soft labels of `Arrays` must .* got 1.25 for '0.25/2'$"):
+        resolve(far)
+    resolve(dataclasses.replace(far, task=Classify(SigmoidCrossEntropy())))

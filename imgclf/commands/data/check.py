@@ -62,10 +62,11 @@ def run(words: Sequence[str]) -> int:
     against = [look(part, source) for part, source in others.items()]
     every = [*parts, *against]
     found = [*_leaks(parts, against), *(each for part in every for each in findings(part))]
+    (out / "check.json").write_text(json.dumps(as_json(every, found), indent=1))
+    html = page(name, every, found)
+    (out / "check.html").write_text(html, encoding="utf-8", errors="backslashreplace")
     for line in _told(every, found):
         print(line)
-    (out / "check.json").write_text(json.dumps(as_json(every, found), indent=1))
-    (out / "check.html").write_text(page(name, every, found), encoding="utf-8")
     print(f"{out / 'check.html'} shows them all, {out / 'check.json'} lists them")
     return 0
 

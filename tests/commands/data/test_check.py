@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -141,6 +142,22 @@ def test_checking_a_path_needs_no_jax(mine: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_names_that_are_no_utf_8_are_shown_with_escapes(mine: Path, tmp_path: Path) -> None:
+    spoil(mine)
+    os.rename(mine / "train" / "ant" / "bad.jpg", mine / "train" / "ant" / os.fsdecode(b"\xe9.jpg"))
+    for part in ("train", "val"):
+        os.rename(mine / part / "ant", mine / part / os.fsdecode(b"\xe4nt"))
+    os.rename(mine, tmp_path / os.fsdecode(b"mine\xe9"))
+    code = "from imgclf.commands import main; assert main(['data', 'check', 'mine\\udce9']) == 0"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    name = "train/\\udce4nt/\\udce9.jpg"
+    assert f"truncated: {name}" in done.stdout.decode()
+    folder = tmp_path / os.fsdecode(b"check-mine\xe9")
+    assert name in Page((folder / "check.html").read_text(encoding="utf-8")).words
+    assert json.loads((folder / "check.json").read_text())["findings"]
 
 
 def test_mistakes_are_said_in_a_line(refused: Command, mine: Path) -> None:
