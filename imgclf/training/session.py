@@ -108,7 +108,8 @@ class Session:
         clock.add("start", time.perf_counter() - before)
         if start in self._evaluation_steps() and not self._is_evaluated(start):
             self._evaluate(state, start)  # a signal came in between
-            learned = {name: self._metadata(start)[name] for name in ("evaluation", "history")}
+            changed = ("evaluation", "history", "meter")
+            learned = {name: self._metadata(start)[name] for name in changed}
             self._attempt(lambda: self._checkpoints.annotate(start, learned))
         if start < resolved.steps:
             sharding, reports = batch_sharding(self._mesh), self._bad_records.of_stream

@@ -214,6 +214,33 @@ def test_a_signal_during_the_last_evaluation_leaves_it_for_the_next_sitting(
     assert best["test/accuracy"] >= 0
 
 
+def test_a_kill_after_an_evaluation_that_a_signal_had_put_off_changes_no_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(
+        RECIPE,
+        model=Model(flat, dtype="float32"),
+        length=Steps(8),
+        evaluate_every=Steps(4),
+        checkpoint=Checkpoint(every=Never()),
+    )
+    train(recipe, tmp_path / "whole", options=QUIET)
+    batches, alive = Evaluation.batches, dies_at(0)
+
+    def interrupted(self: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return batches(self)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Evaluation, "batches", interrupted)
+        train(recipe, tmp_path / "run", options=QUIET)
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(Stepwise, "run", lambda *words: alive())
+        train(recipe, tmp_path / "run", options=QUIET)
+    train(recipe, tmp_path / "run", options=QUIET)
+    same_run(tmp_path / "whole", tmp_path / "run")
+
+
 @dataclass(frozen=True)
 class Worse(Loss):
     """What is learned is to be wrong."""
