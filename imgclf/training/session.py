@@ -85,7 +85,7 @@ class Session:
         )
         cluster.wishes += [lambda: signals.received is not None, lambda: self._checkpoints.failed]
         self._saving_steps = resolved.cadence(recipe.checkpoint.every) | {resolved.steps}
-        self._writers = make_writers(recipe.log, run.folder) if cluster.main else []
+        self._writers = make_writers(recipe.log, run.folder, display.warn) if cluster.main else []
         self._meter = Meter()
         self._history: list[dict[str, Any]] = []
         self._values: dict[str, float] = {}
