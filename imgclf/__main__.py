@@ -12,7 +12,12 @@ def run() -> None:
     """Leaves with the command's status, without waiting for a failed save or a hanging thread."""
     if sys.argv[1:2] and sys.argv[1] in COMPUTING:
         ask_for_huge_pages()
-    status = main()
+    try:
+        status = main()
+    except SystemExit as left:  # for a signal
+        if not isinstance(left.code, int):
+            raise
+        status = left.code
     mine = ("imgclf.training.checkpoints", "imgclf.data.workers")
     if any(getattr(sys.modules.get(name), "left_behind", False) for name in mine):
         from imgclf.training.cluster import place

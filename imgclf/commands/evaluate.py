@@ -1,6 +1,7 @@
 """`imgclf evaluate`: how good a run, or a recipe's network with given weights, is."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def run(words: Sequence[str]) -> int:
         raise UserError(
             f"`imgclf evaluate` takes one run or recipe; got {' '.join(bare) or 'none'}"
         )
-    target = bare[0]
+    target = os.path.expanduser(bare[0])
     if (Path(target) / "resolved.json").is_file():
         no_more(rest, (*VALUED, *FLAGS))
         return _show(_run(target, options), "json" in options, f"{target}/predictions")
@@ -55,6 +56,8 @@ def _run(target: str, options: dict[str, str]) -> list:
     from imgclf.training.saved import evaluate
 
     source, name = None, ""
+    if "kind" in options and "data" not in options:
+        raise UserError("`--kind` says what lies at `--data PATH`, which is not given")
     checkpoint = options.get("checkpoint", "last")
     if "data" in options:
         from imgclf.data.guess import whole

@@ -11,7 +11,7 @@ def split(
     """The leading bare words, the options in `valued` and `flags`, and all other `--` words.
 
     `--debug-nans` and `--debug_nans` are one; a flag's value is "". Raises a `UserError` for an
-    option without its value.
+    option without its value, and for a flag with one.
     """
     bare: list[str] = []
     options: dict[str, str] = {}
@@ -25,10 +25,12 @@ def split(
         if not word.startswith("--"):
             (rest if rest else bare).append(word)
         elif name in flags:
+            if equals:
+                raise UserError(f"`--{name}` takes no value; got {value!r}")
             options[name] = ""
         elif name in valued:
             if not equals:
-                if position == len(words):
+                if position == len(words) or words[position].startswith("--"):
                     raise UserError(f"`--{name}` needs a value")
                 value = words[position]
                 position += 1

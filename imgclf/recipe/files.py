@@ -84,7 +84,7 @@ def from_script(recipe: "Recipe") -> LoadedRecipe:
 
 
 _beside: set[str] = set()
-"""Names of the modules that lie beside the last recipe: another folder may have the same names."""
+"""Modules that the last recipe's file imported from beside it: another may have the same names."""
 
 
 def load_file(file: Path) -> LoadedRecipe:
@@ -101,6 +101,7 @@ def load_file(file: Path) -> LoadedRecipe:
     while _beside:
         sys.modules.pop(_beside.pop(), None)
     sys.modules[module_name] = module
+    before = set(sys.modules)
     sys.path.insert(0, str(file.parent))
     try:
         spec.loader.exec_module(module)
@@ -117,6 +118,8 @@ def load_file(file: Path) -> LoadedRecipe:
         raise UserError(f"The recipe file {file} must define `recipe`, an imgclf.Recipe")
     check_kinds(recipe)
     beside = _modules_beside(file)
+    new = sys.modules.keys() - before
+    _beside.update(name for name in new if sys.modules[name] in beside.values())
     for each in (module, *beside.values()):
         cloudpickle.register_pickle_by_value(each)
     return LoadedRecipe(file.stem, recipe, file, tuple(beside))
@@ -138,7 +141,6 @@ def _modules_beside(file: Path) -> dict[Path, types.ModuleType]:
         path = (_real(folder) / base).resolve()
         if path != file and path.is_relative_to(file.parent) and not _is_installed(path):
             found[path] = module
-            _beside.add(name)
     return found
 
 

@@ -269,6 +269,12 @@ def _check(recipe: Recipe) -> None:
                 f"The `{name}` of `Data` (={getattr(data, name)}) must be divisible by the "
                 f"`accumulate` of `Recipe` (={recipe.accumulate})"
             )
+    for name in data.evaluate:
+        if name.split("/")[0] == "train":
+            raise UserError(
+                "A name in the `evaluate` of `Data` must be another than 'train', which training's "
+                f"own metrics have, such as 'training_images'; got {name!r}"
+            )
     best_source, _, best_metric = recipe.best.partition("/")
     metrics = ("accuracy", "top5_accuracy", "loss")
     if recipe.best and (best_source not in data.evaluate or best_metric not in metrics):

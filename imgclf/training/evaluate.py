@@ -1,6 +1,6 @@
 """Evaluation on the device: a source's images to `Predictions`, the last partial batch included."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +25,8 @@ class Evaluated:
     metrics: Metrics
     unread: int
     """Images that could not be read, and are counted nowhere else."""
+    of: Mapping[str, Any]
+    """What was evaluated: `data`, as a recipe describes it, and `checkpoint`, the step of one."""
 
     @property
     def accuracy(self) -> float:

@@ -1,6 +1,7 @@
 """The end of a run: predictions, tables, plots and `result.json`."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from imgclf.evaluation.report import class_table, plot_confusion, plot_curves, say_metrics
@@ -30,7 +31,7 @@ def finish(
     if history:
         plot_curves(history, run.folder / "curves.png")
     for each in evaluated.values():
-        write_evaluation(run, each)
+        write_evaluation(run.predictions / each.name, each)
         display.say(f"{each.name}: {said(each)}")
     last = {name: value for each in evaluated.values() for name, value in numbers(each).items()}
     first = next(iter(evaluated.values()), None)
@@ -46,15 +47,16 @@ def finish(
     return result
 
 
-def write_evaluation(run: Run, evaluated: Evaluated) -> None:
+def write_evaluation(folder: Path, evaluated: Evaluated) -> None:
     """Writes predictions, the table of classes and the confusion matrix of one source."""
-    folder, predictions = run.predictions / evaluated.name, evaluated.predictions
+    predictions = evaluated.predictions
     predictions.save(folder)
     if evaluated.metrics.average_precision is None:
         plot_confusion(evaluated.metrics.confusion, predictions.classes, folder / "confusion.png")
     table = class_table(evaluated.metrics.per_class, predictions.classes)
     (folder / "classes.txt").write_text(table + "\n")
     write_whole(folder / "metrics.json", evaluated.as_dict())
+    write_whole(folder / "evaluated.json", evaluated.of)
 
 
 def numbers(evaluated: Evaluated) -> dict[str, float]:

@@ -70,7 +70,7 @@ def train(
         display = Display(options.quiet, main=place()[0] == 0)
         with together(options.dead_after, display.alarm) as cluster, _explained(display):
             resolved = resolve(loaded.recipe)
-            folder = Path(cluster.by_main(lambda: str(run or new_folder(loaded.name))))
+            folder = Path(cluster.by_main(lambda: str(run or new_folder(loaded.name)))).expanduser()
             with (
                 _opened(folder, loaded, resolved, display, cluster) as opened,
                 jax.debug_nans(options.debug_nans),

@@ -1,10 +1,12 @@
 """Training metrics between the device and the log: fetched late, averaged over windows."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 import jax
 import numpy as np
+
+from imgclf.errors import UserError
 
 Sums = dict[str, float]
 
@@ -64,6 +66,17 @@ class Meter:
 
     def as_json(self) -> dict[str, Sums]:
         return {"window": dict(self.window), "since_evaluation": dict(self.since_evaluation)}
+
+
+def check_metrics(shapes: Mapping[str, Any]) -> None:
+    """Raises a `UserError` unless the metrics of a step, of these shapes, can be added up."""
+    for name, each in shapes.items():
+        if each.shape:
+            raise UserError(
+                f"The metric {name!r} of a step must be a scalar; got one of the shape {each.shape}"
+            )
+    if "steps" in shapes:
+        raise UserError("A metric of a step must be called another thing than 'steps'; got 'steps'")
 
 
 def take(sums: Sums) -> dict[str, float]:

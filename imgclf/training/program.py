@@ -11,12 +11,14 @@ import numpy as np
 import optax
 
 from imgclf.augmentation import compose
+from imgclf.errors import UserError
 from imgclf.recipe.resolution import Resolved
 from imgclf.recipe.value import Average
-from imgclf.tasks import Batch, Metrics
+from imgclf.tasks import Batch, Metrics, ModelState, Params
 from imgclf.training.backend import compiler_options
 from imgclf.training.feed import Resident, Streamed, example_batch
 from imgclf.training.mesh import batch_sharding, gathering, replicated, state_shardings
+from imgclf.training.meter import check_metrics
 from imgclf.training.signals import interruptible
 from imgclf.training.state import State, initial_state
 
@@ -68,17 +70,28 @@ class Program:
         """The state before the first step, and what is to be said of weights that were loaded."""
         quick = quick_compilation()
         make = jax.jit(self._initial, out_shardings=self.placement, compiler_options=quick)
-        resolved = self.resolved
         batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self._first)
-        if not resolved.recipe.model.weights:
+        if not self.resolved.recipe.model.weights:
             return _compiled(make.lower(batch))(batch), ""
+        whole, note = self._pretrained(batch)
+        return _compiled(make.lower(batch, pretrained=whole))(batch, pretrained=whole), note
+
+    def _pretrained(self, batch: Batch) -> tuple[Any, str]:
+        """Parameters and model state from the weights file, on the host, and what is to be said.
+
+        The fresh ones that it is to fit are on one device; the rest of the state is not made.
+        """
         from imgclf.models import load_weights
 
-        fresh = _compiled(jax.jit(self._initial, compiler_options=quick).lower(batch))(batch)
-        path = resolved.recipe.model.weights
-        *pretrained, note = load_weights(resolved.network, fresh.params, fresh.model_state, path)
-        whole = jax.tree.map(np.asarray, tuple(pretrained))
-        return _compiled(make.lower(batch, pretrained=whole))(batch, pretrained=whole), note
+        def fresh(batch: Batch) -> tuple[Params, ModelState]:
+            state = self._initial(batch)
+            return state.params, state.model_state
+
+        make = jax.jit(fresh, compiler_options=quick_compilation())
+        params, model_state = _compiled(make.lower(batch))(batch)
+        resolved, path = self.resolved, self.resolved.recipe.model.weights
+        *pretrained, note = load_weights(resolved.network, params, model_state, path)
+        return jax.tree.map(np.asarray, tuple(pretrained)), note
 
     def rates(self, steps: Collection[int]) -> dict[int, float]:
         """The learning rates of updates, by the step they lead to; all at once, for the log."""
@@ -106,6 +119,7 @@ class Program:
             example_batch(self.resolved),
         )
         lowered = function.lower(self.state, batch)
+        check_metrics(lowered.out_info[1])
         return Stepwise(_compiled(lowered) if self._donate else function, feed)
 
     def _many(
@@ -123,6 +137,7 @@ class Program:
             return state, jax.tree.map(lambda all_, new: all_.at[i].set(new), carry[1], metrics)
 
         shapes = jax.eval_shape(self._step, state, batch_of(0))[1]
+        check_metrics(shapes)
         metrics = jax.tree.map(lambda x: jnp.zeros((SCAN,), x.dtype), shapes)
         return jax.lax.fori_loop(0, count, one, (state, metrics))
 
@@ -204,7 +219,12 @@ def average_decay(average: Average) -> Callable[[jax.Array], jax.Array] | None:
 def use_scan(choice: str, resident: bool) -> bool:
     """Whether updates are made in a loop on the device: on accelerators, where the data lie there.
 
-    On CPU never unless asked for: XLA computes a convolution's weight gradient some 50 times slower
-    inside a loop.
+    Raises a `UserError` where they must be and the data are streamed. On CPU never unless asked
+    for: XLA computes a convolution's weight gradient some 50 times slower inside a loop.
     """
-    return resident and (choice == "scan" or (choice == "auto" and jax.default_backend() != "cpu"))
+    if choice == "scan" and not resident:
+        raise UserError(
+            "`dispatch` is 'scan', but the training images are streamed, and each step takes its "
+            "batch from the host: leave it at 'auto'"
+        )
+    return choice == "scan" or (choice == "auto" and resident and jax.default_backend() != "cpu")

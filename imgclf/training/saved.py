@@ -1,11 +1,13 @@
 """A run used afterwards: `evaluate` and `predict`, and a recipe evaluated without training."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +22,7 @@ from imgclf.evaluation import Predictions
 from imgclf.evaluation import evaluate as measure
 from imgclf.models import load_weights
 from imgclf.models.network import Network
+from imgclf.recipe.description import describe
 from imgclf.recipe.resolution import build, check_classes, rebuild
 from imgclf.recipe.value import Data, Mesh, Recipe
 from imgclf.tasks import Batch, ModelState, Params, Task
@@ -51,6 +54,8 @@ class Classifier:
     params: Params
     model_state: ModelState
     data: Data
+    checkpoint: int | None = None
+    """The step of the checkpoint that the weights are of; None where they are a file's."""
 
     def predictions(
         self, source: Source, classes: Sequence[str], problems: list[Problem]
@@ -87,18 +92,20 @@ def load_classifier(
     shapes = jax.eval_shape(make, jax.random.key(0), _blank(image_shape))
     whole = replicated(make_mesh(Mesh()))
     placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
-    params, model_state = _restored(opened, content["best"], checkpoint, placed)
+    step, (params, model_state) = _restored(opened, content["best"], checkpoint, placed)
     classifier = Classifier(
-        network, recipe.task, classes, image_shape, params, model_state, recipe.data
+        network, recipe.task, classes, image_shape, params, model_state, recipe.data, step
     )
     return opened, recipe, classifier
 
 
-def _restored(run: Run, best: str, checkpoint: str, like: Any) -> tuple[Params, ModelState]:
+def _restored(
+    run: Run, best: str, checkpoint: str, like: Any
+) -> tuple[int, tuple[Params, ModelState]]:
     saved = _find(run, best, checkpoint)
     while True:
         try:
-            return restore_evaluated(saved, like)
+            return saved.step, restore_evaluated(saved, like)
         except UserError:
             raise
         except Exception:
@@ -119,15 +126,28 @@ def evaluate(
     """Evaluates the run folder `run` on its recipe's evaluation sources, or on `data`.
 
     With `present_classes` only the classes that occur among a source's labels can be said.
-    Predictions, plots and numbers are written into the run's `predictions/`.
+    Predictions, plots and numbers are written into the run's `predictions/`, those of an earlier
+    checkpoint than the last into folders with its step in their name.
     """
     opened, recipe, classifier = load_classifier(run, str(checkpoint), sources=data is None)
     check_writable(opened)
     sources = {name or "data": data} if data is not None else dict(recipe.data.evaluate)
     found = [_evaluate(classifier, *each, present_classes) for each in sources.items()]
+    last = Checkpoints(opened.checkpoints).all()[-1].step
     for each in found:
-        finish.write_evaluation(opened, each)
+        step = "" if classifier.checkpoint == last else f"-{classifier.checkpoint:08d}"
+        folder = opened.predictions / f"{each.name}{step}"
+        if data is not None and _holds_another(folder, each):
+            digest = hashlib.sha256(json.dumps(each.of["data"]).encode()).hexdigest()
+            folder = folder.with_name(f"{folder.name}-{digest[:8]}")
+        finish.write_evaluation(folder, each)
     return found
+
+
+def _holds_another(folder: Path, evaluated: Evaluated) -> bool:
+    """Whether the folder has the evaluation of other data."""
+    file = folder / "evaluated.json"
+    return file.is_file() and json.loads(file.read_text())["data"] != evaluated.of["data"]
 
 
 def evaluate_weights(recipe: Recipe, *, present_classes: bool = False) -> list[Evaluated]:
@@ -187,7 +207,15 @@ def _evaluate(
         raise UserError(f"None of the {unread} images of {name!r} could be read")
     if present_classes:
         name, predictions = f"{name}-present", predictions.of_present_classes()
-    return Evaluated(name, predictions, measure(predictions), unread)
+    of = {"data": _described(source), "checkpoint": classifier.checkpoint}
+    return Evaluated(name, predictions, measure(predictions), unread, of)
+
+
+def _described(source: Source) -> Any:
+    try:
+        return describe(source)
+    except UserError:  # a script's own, which no recipe could hold
+        return {"kind": type(source).__name__}
 
 
 def _blank(image_shape: tuple[int, int, int]) -> Batch:
@@ -210,6 +238,11 @@ def _find(run: Run, best: str, checkpoint: str) -> Saved:
             raise UserError(f"No checkpoint of {run.folder} is whole: {'; '.join(lost)}")
         return found
     found = checkpoints.best() if checkpoint == "best" else steps.get(checkpoint)
+    if found is None and checkpoint == "best":
+        raise UserError(
+            f"No checkpoint of {run.folder} was evaluated, so that none is the best; there are "
+            f"last and the steps {', '.join(steps)}"
+        )
     if found is None:
         raise UserError(
             f"`--checkpoint` must be last, best or one of the steps {', '.join(steps)}; got "

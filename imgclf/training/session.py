@@ -15,6 +15,7 @@ import jax
 from imgclf.errors import UserError
 from imgclf.evaluation import evaluate as measure
 from imgclf.models.summary import count_parameters
+from imgclf.recipe.description import describe
 from imgclf.recipe.resolution import Resolved
 from imgclf.training import finish
 from imgclf.training.backend import compiler_options, facts
@@ -85,10 +86,11 @@ class Session:
         )
         cluster.wishes += [lambda: signals.received is not None, lambda: self._checkpoints.failed]
         self._saving_steps = resolved.cadence(recipe.checkpoint.every) | {resolved.steps}
-        self._writers = make_writers(recipe.log, run.folder) if cluster.main else []
+        self._writers = make_writers(recipe.log, run.folder, display.warn) if cluster.main else []
         self._meter = Meter()
         self._history: list[dict[str, Any]] = []
         self._values: dict[str, float] = {}
+        self._best: dict[str, float] = {}
         self._tracing = False
         self._runner: Stepwise | Scanned | None = None
         self._evaluated: dict[str, Evaluated] = {}
@@ -108,7 +110,8 @@ class Session:
         clock.add("start", time.perf_counter() - before)
         if start in self._evaluation_steps() and not self._is_evaluated(start):
             self._evaluate(state, start)  # a signal came in between
-            learned = {name: self._metadata(start)[name] for name in ("evaluation", "history")}
+            changed = ("evaluation", "best", "history", "meter")
+            learned = {name: self._metadata(start)[name] for name in changed}
             self._attempt(lambda: self._checkpoints.annotate(start, learned))
         if start < resolved.steps:
             sharding, reports = batch_sharding(self._mesh), self._bad_records.of_stream
@@ -159,6 +162,8 @@ class Session:
         saved = next(each for each in self._checkpoints.all() if each.step == step)
         state = restore(saved, program.state)
         self._history = list(saved.metadata["history"])
+        best = self._checkpoints.best()  # those of earlier versions do not say it themselves
+        self._best = saved.metadata.get("best") or (best.metadata["evaluation"] if best else {})
         if self._cluster.main:
             self._cut(saved.step, evaluated=self._is_evaluated(saved.step))
         self._meter = Meter(**saved.metadata["meter"])
@@ -287,7 +292,7 @@ class Session:
         """Evaluates every source and writes it down; a signal leaves it for the next sitting."""
         epoch = step / self._resolved.steps_per_epoch
         before = time.perf_counter()
-        if not self._evaluate_all(state):
+        if not self._evaluate_all(state, step):
             return
         row: dict[str, float] = {}
         self._values = {}
@@ -296,13 +301,20 @@ class Session:
             self._values |= finish.numbers(found)
             row |= {f"{name}_loss": loss, f"{name}_accuracy": found.accuracy}
             self._display.say(f"epoch {epoch:.4g}: {name} {finish.said(found)}, loss {loss:.4f}")
+        self._best = self._better()
         self._display.pause_clock(time.perf_counter() - before)
         means = take(self._meter.since_evaluation)
         learned = {f"train_{k}": means[k] for k in ("loss", "accuracy") if k in means}
         self._write(step, self._values)
         self._history.append({"epoch": epoch, "step": step} | learned | row)
 
-    def _evaluate_all(self, state: State) -> bool:
+    def _better(self) -> dict[str, float]:
+        """The best evaluation so far, this one included; the later of equals."""
+        both = [{"evaluation": values} for values in (self._best, self._values)]
+        old, new = (score(each, self._resolved.best) for each in both)
+        return self._values if new is not None and (old is None or new >= old) else self._best
+
+    def _evaluate_all(self, state: State, step: int) -> bool:
         """Whether all sources were evaluated, or a signal came before."""
         found: dict[str, Evaluated] = {}
         with self._clock("evaluate"):
@@ -315,7 +327,8 @@ class Session:
                 )
                 if self._stopping:
                     return False
-                found[name] = Evaluated(name, predictions, measure(predictions), unread)
+                of = {"data": describe(self._resolved.evaluate[name]), "checkpoint": step}
+                found[name] = Evaluated(name, predictions, measure(predictions), unread, of)
         self._evaluated = found
         return True
 
@@ -352,6 +365,7 @@ class Session:
         competes = step in self._saving_steps and self._is_evaluated(step)
         return {
             "evaluation": dict(self._values) if competes else {},
+            "best": dict(self._best),
             "history": list(self._history),
             "meter": self._meter.as_json(),
             "unread": self._bad_records.unread(step),
@@ -368,7 +382,7 @@ class Session:
         return clock.seconds
 
     def _finish(self, state: State, step: int) -> dict[str, Any]:
-        if not self._evaluated and not self._evaluate_all(state):
+        if not self._evaluated and not self._evaluate_all(state, step):
             assert self._stopping is not None
             self._display.warn(f"{self._stopping.name}: stopped before the result was written")
             raise Stopped(self._stopping, agreed=True)
@@ -379,14 +393,13 @@ class Session:
         return self._cluster.by_main(lambda: self._finished(step))
 
     def _finished(self, step: int) -> dict[str, Any]:
-        best = self._checkpoints.best()
         return finish.finish(
             self._run,
             self._resolved,
             step,
             self._evaluated,
             self._history,
-            best.metadata["evaluation"] if best else {},
+            self._best,
             self._seconds(),
             self._display,
         )

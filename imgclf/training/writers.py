@@ -4,15 +4,18 @@ import abc
 import errno
 import json
 import os
+import secrets
 import socket
 import struct
 import time
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from imgclf.errors import UserError
 from imgclf.recipe.value import Log
+from imgclf.training.manifest import write_whole
 
 Values = dict[str, float]
 Kept = Callable[[int, Collection[str]], bool]
@@ -88,9 +91,15 @@ class WandB(Writer):
     """Weights & Biases; what was written for a step before stays as it was first written."""
 
     def __init__(self, project: str, folder: Path):
-        wandb = _optional("wandb")
-        self._run = wandb.init(
-            project=project, name=folder.name, id=folder.name, resume="allow", dir=str(folder)
+        kept = folder / "wandb.json"
+        if not kept.is_file():
+            write_whole(kept, secrets.token_hex(8))
+        self._run = _optional("wandb").init(
+            project=project,
+            name=folder.resolve().name,
+            id=json.loads(kept.read_text()),
+            resume="allow",
+            dir=str(folder),
         )
 
     def cut(self, kept: Kept) -> None:
@@ -104,12 +113,17 @@ class WandB(Writer):
 
 
 class MLflow(Writer):
-    """An MLflow run named after the run folder."""
+    """An MLflow run named after the run folder; a run that goes on writes on in the same one."""
 
     def __init__(self, experiment: str, folder: Path):
         self._mlflow = _optional("mlflow")
         self._mlflow.set_experiment(experiment)
-        self._mlflow.start_run(run_name=folder.name)
+        kept = folder / "mlflow.json"
+        if kept.is_file():
+            self._mlflow.start_run(run_id=json.loads(kept.read_text()))
+        else:
+            begun = self._mlflow.start_run(run_name=folder.resolve().name)
+            write_whole(kept, begun.info.run_id)
 
     def cut(self, kept: Kept) -> None:
         pass
@@ -121,32 +135,66 @@ class MLflow(Writer):
         self._mlflow.end_run()
 
 
-def make_writers(log: Log, folder: Path) -> list[Writer]:
-    """The writers that a recipe asks for, `metrics.jsonl` always first."""
+class Service(Writer):
+    """Another writer, to a server, whose errors do not end the run: `warn` is told of the first."""
+
+    def __init__(self, name: str, make: Callable[[], Writer], warn: Callable[[str], None]):
+        self._name, self._warn, self._said = name, warn, False
+        self._writer: Writer | None = self._attempt(make)
+
+    def cut(self, kept: Kept) -> None:
+        if self._writer is not None:
+            self._attempt(partial(self._writer.cut, kept))
+
+    def write(self, step: int, values: Values) -> None:
+        if self._writer is not None:
+            self._attempt(partial(self._writer.write, step, values))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._attempt(self._writer.close)
+
+    def _attempt(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except UserError:
+            raise
+        except Exception as error:
+            if not self._said:
+                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                self._warn(f"{self._name} lacks metrics that metrics.jsonl has: {why}")
+            self._said = True
+            return None
+
+
+def make_writers(
+    log: Log, folder: Path, warn: Callable[[str], None] = lambda line: None
+) -> list[Writer]:
+    """The writers that a recipe asks for, `metrics.jsonl` always first; `warn` shows a line."""
     writers: list[Writer] = [JsonLines(folder / "metrics.jsonl")]
     if log.tensorboard:
         writers.append(TensorBoard(folder))
     if log.wandb:
-        writers.append(WandB(log.wandb, folder))
+        writers.append(Service("Weights & Biases", partial(WandB, log.wandb, folder), warn))
     if log.mlflow:
-        writers.append(MLflow(log.mlflow, folder))
+        writers.append(Service("MLflow", partial(MLflow, log.mlflow, folder), warn))
     return writers
 
 
 def cut_lines(file: Path, kept: Kept) -> None:
-    """Drops the JSON lines that are not `kept`, and a last line that is not whole."""
+    """Drops the JSON lines that are not `kept`, and those that are damaged or not whole."""
     if not file.exists():
         return
     lines = []
-    for line in file.read_text().splitlines(keepends=True):
+    for line in file.read_bytes().splitlines(keepends=True):
         try:
             values = json.loads(line)
-            if line.endswith("\n") and kept(values["step"], values.keys()):
+            if line.endswith(b"\n") and kept(values["step"], values.keys()):
                 lines.append(line)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue
     draft = file.with_name(f".{file.name}")
-    draft.write_text("".join(lines))
+    draft.write_bytes(b"".join(lines))
     draft.replace(file)
 
 
@@ -176,23 +224,27 @@ _EVENTS = "events.out.tfevents.*"
 
 def _framed(event: Any) -> bytes:
     """A record of an event file: length, its CRC, content, its CRC."""
-    from tensorboardX.record_writer import masked_crc32c
-
     content = event.SerializeToString()
     length = struct.pack("<Q", len(content))
-    crcs = [struct.pack("<I", masked_crc32c(part)) for part in (length, content)]
-    return length + crcs[0] + content + crcs[1]
+    return length + _crc(length) + content + _crc(content)
+
+
+def _crc(part: bytes) -> bytes:
+    from tensorboardX.record_writer import masked_crc32c
+
+    return struct.pack("<I", masked_crc32c(part))
 
 
 def _records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The whole records of an event file, framed and bare."""
+    """The records of an event file, framed and bare, up to the first that is damaged."""
     start = 0
     while start + 12 <= len(content):
-        (length,) = struct.unpack_from("<Q", content, start)
-        stop = start + 12 + length + 4
-        if stop > len(content):
+        length = content[start : start + 8]
+        stop = start + 12 + int.from_bytes(length, "little") + 4
+        whole = content[start:stop]
+        if stop > len(content) or whole[8:12] != _crc(length) or whole[-4:] != _crc(whole[12:-4]):
             return
-        yield content[start:stop], content[start + 12 : stop - 4]
+        yield whole, whole[12:-4]
         start = stop
 
 

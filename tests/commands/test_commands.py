@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from imgclf import __version__
 from imgclf.commands import VERBS, main
@@ -149,6 +150,49 @@ def test_evaluate_takes_the_checkpoint_that_is_asked_for(imgclf: Command, traine
     for checkpoint, accuracy in (*then.items(), ("best", max(then.values()))):
         ended = imgclf("evaluate", trained, "--json", "--checkpoint", checkpoint)
         assert json.loads(ended.out)["test"]["accuracy"] == accuracy
+
+
+def test_an_earlier_checkpoint_is_written_down_beside_the_last(
+    imgclf: Command, trained: str
+) -> None:
+    folder = Path(trained) / "predictions"
+    assert imgclf("evaluate", trained).status == 0
+    before = (folder / "test" / "metrics.json").read_text()
+    found = json.loads(imgclf("evaluate", trained, "--json", "--checkpoint", "12").out)
+    assert (folder / "test" / "metrics.json").read_text() == before
+    assert json.loads((folder / "test-00000012" / "metrics.json").read_text()) == found["test"]
+    for name, step in (("test", 24), ("test-00000012", 12)):
+        of = json.loads((folder / name / "evaluated.json").read_text())
+        assert of["checkpoint"] == step and of["data"]["kind"] == "Digits"
+
+
+def test_other_data_of_the_same_name_are_written_down_beside_the_first(
+    imgclf: Command, trained: str, photos: Callable[..., Path]
+) -> None:
+    kept = []
+    for name in ("a/val", "b/val", "a/val"):
+        if not Path(name).exists():
+            photos(name, **{"3": 1, "7": 1})
+        assert imgclf("evaluate", trained, "--data", name).status == 0
+        files = (Path(trained) / "predictions").glob("data-val*/evaluated.json")
+        kept.append({json.loads(file.read_text())["data"]["path"] for file in files})
+    assert [len(paths) for paths in kept] == [1, 2, 2]
+    assert kept[-1] == {str(Path(name).resolve()) for name in ("a/val", "b/val")}
+
+
+def test_a_run_in_the_home_folder_is_found_by_every_verb(
+    imgclf: Command, trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(Path(trained).parent))
+    image = str(tmp_path / "image.png")
+    Image.new("L", (8, 8)).save(image)
+    words = ("--length", "24steps", "--schedule.warmup", "4steps", "--log.tensorboard", "False")
+    words += ("--checkpoint.every", "12steps", "--evaluate_every", "12steps")
+    for command in (("evaluate", "~/run"), ("predict", "~/run", image)):
+        assert imgclf(*command).status == 0
+    ended = imgclf("train", "digits", "--run", "~/run", *words)
+    assert ended.status == 0 and "compiling" not in ended.out
+    assert not (tmp_path / "~").exists()
 
 
 def test_evaluate_takes_other_data_by_their_path(

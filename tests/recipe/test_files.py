@@ -52,6 +52,22 @@ def test_modules_beside_a_recipe_are_kept_and_those_of_another_folder_forgotten(
         assert sys.modules["imgclf_recipe_mine"].value == number
 
 
+def test_a_scripts_own_modules_stay_what_they_are_when_a_recipe_is_loaded(tmp_path: Path) -> None:
+    write(tmp_path, "mine.py", "import helpers")
+    (tmp_path / "helpers.py").write_text("class Own: pass\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, helpers\n"
+        "from imgclf.recipe import load\n"
+        "from imgclf.recipe.files import from_script\n"
+        "recipe = load('mine.py').recipe\n"
+        "from_script(recipe)\n"
+        "load('digits')\n"
+        "assert sys.modules['helpers'] is helpers\n"
+    )
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)
+
+
 def test_a_class_of_a_recipe_file_is_pickled_by_value(tmp_path: Path) -> None:
     more = "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass Own:\n    x: int = 5\n"
     load(write(tmp_path, "own.py", more))

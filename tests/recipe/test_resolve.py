@@ -74,6 +74,7 @@ def data(**fields: object) -> Recipe:
         (data(batch_size=0), "`batch_size` of `Data` must be 1 or more; got 0"),
         (data(batch_size=5000), "at most the number of training images (=1,437); got 5000"),
         (data(evaluate={"x": Synthetic(9, 8, 1, 3)}), "'x' has 3 classes, 10 are learned"),
+        (data(evaluate={"train": Digits()}), "must be another than 'train'"),
         (data(threads=-1), "`threads` of `Data`"),
         (data(sampling=Balanced), "`sampling` of `Data` must be of kind `Sampling`; got <class"),
         (data(sampling=Balanced(2)), "`power` of `Balanced` must lie in [0, 1]; got 2"),

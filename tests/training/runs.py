@@ -18,6 +18,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 import imgclf
+from imgclf.training.checkpoints import Checkpoints
 from imgclf.training.manifest import verify
 from imgclf.training.saved import load_classifier
 from imgclf.training.writers import _records
@@ -127,6 +128,11 @@ def weights(run: Path) -> list[np.ndarray]:
     return jax.tree.leaves((classifier.params, classifier.model_state))
 
 
+def history(run: Path) -> list[dict[str, Any]]:
+    """The evaluations that `curves.png` shows, as the last checkpoint has them."""
+    return Checkpoints(run / "checkpoints").all()[-1].metadata["history"]
+
+
 def saved(run: Path) -> list[str]:
     """The names of the committed checkpoints, of which every file is what it was."""
     folders = sorted(file.parent for file in (run / "checkpoints").glob("[0-9]*/manifest.json"))
@@ -137,6 +143,7 @@ def saved(run: Path) -> list[str]:
 def same_run(a: Path, b: Path) -> None:
     """Both runs have the same metrics, weights and results, to the bit, and nothing twice."""
     assert lines(a) == lines(b)
+    assert history(a) == history(b)
     assert events(a) == events(b) and len(set(events(a))) == len(events(a))
     for x, y in zip(weights(a), weights(b), strict=True):
         np.testing.assert_array_equal(x, y)

@@ -212,6 +212,14 @@ def test_a_checkpoint_of_another_format_says_so(tmp_path: Path) -> None:
         restore(checkpoints.all()[0], state(0))
 
 
+def test_where_no_checkpoint_was_evaluated_none_is_the_best(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path / "checkpoints")
+    checkpoints.save(state(2), 2, metadata())
+    checkpoints.close()
+    with pytest.raises(UserError, match=r"No checkpoint of .* was evaluated.* the steps 2$"):
+        afterwards._find(Run(tmp_path), "test/accuracy", "best")
+
+
 def test_a_checkpoint_that_the_run_deletes_while_it_is_read_gives_way_to_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -224,7 +232,7 @@ def test_a_checkpoint_that_the_run_deletes_while_it_is_read_gives_way_to_the_nex
 
     monkeypatch.setattr(afterwards, "_find", lambda *_: there.pop(0))
     monkeypatch.setattr(afterwards, "restore_evaluated", restored)
-    assert afterwards._restored(Run(Path("run")), "", "last", {}) == 12
+    assert afterwards._restored(Run(Path("run")), "", "last", {}) == (12, 12)
     there[:] = [Saved(4, Path("00000004"), {})] * 2  # it is there, and cannot be read
     with pytest.raises(FileNotFoundError):
         afterwards._restored(Run(Path("run")), "", "last", {})

@@ -1,8 +1,10 @@
 import json
 
 import jax.numpy as jnp
+import pytest
 
-from imgclf.training.meter import Meter, take
+from imgclf import UserError
+from imgclf.training.meter import Meter, check_metrics, take
 
 
 def test_metrics_come_back_in_order_with_their_steps_and_the_last_are_left() -> None:
@@ -32,3 +34,11 @@ def test_a_window_goes_on_after_a_checkpoint_as_if_nothing_had_happened() -> Non
     assert take(second.window) == take(whole.window)
     assert second.window == {} and take(second.window) == {}
     assert take(second.since_evaluation) == take(whole.since_evaluation)
+
+
+def test_metrics_that_cannot_be_added_up_are_refused() -> None:
+    check_metrics({"loss": jnp.float32(1)})
+    with pytest.raises(UserError, match=r"metric 'hits' of a step must be a scalar; got .*\(2,\)"):
+        check_metrics({"loss": jnp.float32(1), "hits": jnp.zeros(2)})
+    with pytest.raises(UserError, match="must be called another thing than 'steps'"):
+        check_metrics({"steps": jnp.float32(1)})

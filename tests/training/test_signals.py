@@ -349,3 +349,26 @@ def test_a_signal_in_a_running_save_lets_it_end_and_saves_again(
         assert under_way is not None and under_way.name.split(".")[0] in after
     assert main(["train", "mine.py", "--run", "run", "--quiet", *LARGE]) == 0
     same_run(mine / "run", whole)
+
+
+STOPS_BESIDE_A_THREAD = """
+import signal, threading
+import imgclf.__main__ as program
+from imgclf.training import checkpoints
+from imgclf.training.signals import Stopped
+
+def main():
+    checkpoints.left_behind = True  # a save has failed, and its thread waits
+    threading.Thread(target=threading.Event().wait).start()
+    raise Stopped(signal.SIGTERM, agreed=True)
+
+program.main = main
+program.run()
+"""
+
+
+def test_a_stopped_run_does_not_wait_for_what_a_failed_save_has_left_behind() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPS_BESIDE_A_THREAD], env=os.environ | PYTHONPATH, timeout=60
+    )
+    assert done.returncode == 143

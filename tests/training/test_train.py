@@ -119,6 +119,25 @@ def test_many_steps_in_a_dispatch_see_the_same_examples_and_learn_the_same(tmp_p
             assert x[name] == pytest.approx(y[name], rel=1e-3, abs=1e-3), name
 
 
+@dataclass(frozen=True)
+class Telling(Classify):
+    """A task with a metric for each example."""
+
+    def loss(self, *words: Any, **more: Any) -> Any:
+        loss, (model_state, metrics) = super().loss(*words, **more)
+        return loss, (model_state, metrics | {"each": jnp.zeros(3)})
+
+
+@pytest.mark.parametrize("dispatch", ["step", "scan"])
+def test_a_metric_that_is_no_scalar_is_refused_before_a_step_is_made(
+    tmp_path: Path, dispatch: Any
+) -> None:
+    model = Model(flat, dtype="float32")
+    recipe = dataclasses.replace(RECIPE, model=model, task=Telling(), dispatch=dispatch)
+    with pytest.raises(UserError, match="The metric 'each' of a step must be a scalar"):
+        train(recipe, tmp_path / "run", options=QUIET)
+
+
 def flat(num_classes: int) -> Any:
     class Flat(nn.Module):
         @nn.compact
@@ -214,12 +233,61 @@ def test_a_signal_during_the_last_evaluation_leaves_it_for_the_next_sitting(
     assert best["test/accuracy"] >= 0
 
 
+def test_a_kill_after_an_evaluation_that_a_signal_had_put_off_changes_no_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(
+        RECIPE,
+        model=Model(flat, dtype="float32"),
+        length=Steps(8),
+        evaluate_every=Steps(4),
+        checkpoint=Checkpoint(every=Never()),
+    )
+    train(recipe, tmp_path / "whole", options=QUIET)
+    batches, alive = Evaluation.batches, dies_at(0)
+
+    def interrupted(self: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return batches(self)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Evaluation, "batches", interrupted)
+        train(recipe, tmp_path / "run", options=QUIET)
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(Stepwise, "run", lambda *words: alive())
+        train(recipe, tmp_path / "run", options=QUIET)
+    train(recipe, tmp_path / "run", options=QUIET)
+    same_run(tmp_path / "whole", tmp_path / "run")
+
+
 @dataclass(frozen=True)
 class Worse(Loss):
     """What is learned is to be wrong."""
 
     def __call__(self, outputs: Any, batch: Any) -> Any:
         return -CrossEntropy()(outputs, batch)
+
+
+def test_the_best_of_a_run_is_that_of_all_its_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(
+        RECIPE,
+        model=Model(flat, dtype="float32"),
+        task=Classify(Worse()),
+        schedule=Constant(0.003),
+        best="test/loss",
+        evaluate_every=Steps(5),
+        checkpoint=Checkpoint(every=Steps(10), keep=1, best=0),
+    )
+    result = train(recipe, tmp_path / "whole", options=QUIET)
+    losses = [line["test/loss"] for line in lines(tmp_path / "whole") if "test/loss" in line]
+    assert result["metrics"]["best"]["test/loss"] == min(losses) < losses[-1]
+    run, alive = Stepwise.run, dies_at(13)
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(Stepwise, "run", lambda *words: alive() and run(*words))
+        train(recipe, tmp_path / "run", options=QUIET)
+    assert train(recipe, tmp_path / "run", options=QUIET)["metrics"] == result["metrics"]
 
 
 @pytest.mark.parametrize("evaluation", [1, 3], ids=["step 5", "step 15"])
