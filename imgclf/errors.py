@@ -12,6 +12,15 @@ class UserError(Exception):
     """
 
 
+def printable(text: str) -> str:
+    """The text with what is no UTF-8, as in the name of a file, spelled out: it can be written.
+
+    >>> print(printable(b"caf\\xe9".decode("utf-8", "surrogateescape")))
+    caf\\udce9
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of `names` that `name` was most likely meant to be, or None if none is close.
 

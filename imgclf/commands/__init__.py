@@ -1,6 +1,7 @@
 """The command line: one thin file a verb. `main` finds the verb; nothing heavy is imported here."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[0] not in VERBS:
             raise unknown("command", words[0], VERBS)
         _quiet_libraries()
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
+            sys.stdout.reconfigure(errors="backslashreplace")
         return importlib.import_module(f"imgclf.commands.{words[0]}").run(words[1:])
     except UserError as error:
         print(f"imgclf: {error}", file=sys.stderr)

@@ -10,6 +10,7 @@ import numpy as np
 
 from imgclf.data.check import BLURRED
 from imgclf.data.measured import Measured
+from imgclf.errors import printable
 
 ALL_CLASSES = 30
 """Up to so many classes are drawn, else the least and the greatest."""
@@ -109,6 +110,6 @@ def _legend(axes: Any, named: Named) -> None:
 
 
 def _plain(name: str, length: int = 32) -> str:
-    name = " ".join(name.encode("utf-8", "backslashreplace").decode().split())
+    name = " ".join(printable(name).split())
     short = name if len(name) <= length else f"{name[: length - 3]}..."
     return short.replace("$", r"\$")  # a dollar would begin a formula

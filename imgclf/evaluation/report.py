@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from imgclf.errors import printable
 from imgclf.evaluation.metrics import Metrics, PerClass
 
 
@@ -124,7 +125,7 @@ def _names(history: Sequence[Mapping[str, Any]], suffix: str) -> list[str]:
 
 
 def _short(name: str, length: int) -> str:
-    name = " ".join(name.split())
+    name = " ".join(printable(name).split())
     half = (length - 3) // 2
     return name if len(name) <= length else f"{name[:half]}...{name[-half:]}"
 

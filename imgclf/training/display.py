@@ -8,6 +8,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from imgclf.errors import printable
+
 
 class Display:
     """Lines to standard output and to the run's `log.txt`, and the progress of the steps.
@@ -29,6 +31,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Shows a line and keeps it in the log."""
+        line = printable(line)  # a script's output may refuse a file's name
         if self._progress is not None:
             self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
         elif not self._quiet:
@@ -108,7 +111,7 @@ class Display:
         """Keeps a line in the log; what a full disk does not take waits for the next one."""
         if not (self._main or always):
             return
-        self._waiting.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        self._waiting.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {printable(line)}\n")
         if self._log is not None:
             with contextlib.suppress(OSError), self._log.open("a") as out:
                 out.write("".join(self._waiting))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imgclf.errors import printable
 from imgclf.training.seen import Seen
 
 _CELL = 1.5  # inches
@@ -65,6 +66,6 @@ def label_in_words(label: np.ndarray, classes: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    lines = textwrap.wrap(" ".join(text.split()), 22)
+    lines = textwrap.wrap(" ".join(printable(text).split()), 22)
     short = lines if len(lines) <= 2 else [lines[0], f"{lines[1][:19]}..."]
     return "\n".join(short).replace("$", r"\$")  # a dollar would begin a formula

@@ -11,7 +11,7 @@ from PIL import Image
 
 from imgclf.evaluation import class_table, per_class, plot_confusion, plot_curves, say
 
-NAMES = ("$x^{", "_private", "a % b", "日本", "new\nline", "n" * 100)
+NAMES = ("$x^{", "_private", "a % b\udce9", "日本", "new\nline", "n" * 100)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_accuracy_is_said_and_never_rounded_up_to_all(right, total, words):
 
 def test_table_is_aligned_and_has_every_class_once():
     matrix = np.arange(36).reshape(6, 6)
-    lines = class_table(per_class(matrix), NAMES).splitlines()
+    lines = class_table(per_class(matrix), NAMES).encode().decode().splitlines()
     assert len(lines) == 1 + 6 + 1 + 2
     assert len({len(line) for line in lines if line}) == 1
     assert [line.split()[-1] for line in lines[1:3]] == ["15", "51"]

@@ -1,8 +1,6 @@
 """`imgclf data VERB`: what is done with data before a network sees them; one thin file a verb."""
 
 import importlib
-import io
-import sys
 from collections.abc import Sequence
 
 from imgclf.errors import UserError, unknown
@@ -23,6 +21,4 @@ def run(words: Sequence[str]) -> int:
         return 0
     if words[0] not in VERBS:
         raise unknown("command of `imgclf data`", words[0], VERBS)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
-        sys.stdout.reconfigure(errors="backslashreplace")
     return importlib.import_module(f"imgclf.commands.data.{words[0]}").run(words[1:])
