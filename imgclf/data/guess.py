@@ -100,16 +100,16 @@ def guess(path: str, kind: str = "", seed: int = 0) -> Guess:
 def whole(path: str, kind: str = "", classes: tuple[str, ...] = ()) -> tuple[Source, str]:
     """All that lies at `path` as one source to evaluate on, and a line that says what it is.
 
-    Where a part is held out there already, that part alone is taken. Class folders, and labels that
-    no list beside them says the meaning of, take their places among `classes`, where these are
-    given. Raises as `guess` does.
+    Where a part is held out there already, that part alone is taken. Class folders, and labels of
+    tables, tars and Parquet that no list beside them says the meaning of, take their places among
+    `classes`, where these are given. Raises as `guess` does.
     """
     root, found, shown = _recognised(path, kind)
     train, evaluate = found.sources(root)
     name, source = evaluate or ("all", train)
     if isinstance(source, Tar | Parquet) and source.listed:
         classes = ()
-    if classes and isinstance(source, Folder | Table | Tar | Parquet | Arrays):
+    if classes and isinstance(source, Folder | Table | Tar | Parquet):
         source = dataclasses.replace(source, class_names=classes)
     return source, f"{shown}: {_said(found, source)} ({name}, {len(source):,} images)"
 

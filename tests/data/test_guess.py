@@ -85,8 +85,6 @@ KINDS_OF_LABELS = [
     ("a.tar", _write_tar, ["1"]),
     ("a.parquet", _write_parquet, ["bee", "ant"]),
     ("a.parquet", _write_parquet, [1, 0]),
-    ("a.npz", _write_npz, [1, 0]),
-    ("a.npz", _write_npz, [0]),
 ]
 
 
