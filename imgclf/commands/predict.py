@@ -26,7 +26,7 @@ def run(words: Sequence[str]) -> int:
     if len(bare) < 2:
         raise UserError("`imgclf predict` takes a run folder and one image or more")
     top = options.get("top", "3")
-    if not top.isdigit() or int(top) < 1:
+    if not top.isdecimal() or int(top) < 1:
         raise UserError(f"`--top` must be a whole number of 1 or more; got {top!r}")
     if not (Path(bare[0]).expanduser() / "resolved.json").is_file():
         raise UserError(f"{bare[0]} is not the folder of a run: it has no resolved.json")

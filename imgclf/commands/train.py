@@ -78,6 +78,6 @@ def _number(options: Mapping[str, str], name: str, default: int, least: int) -> 
 
 def _steps(text: str) -> tuple[int, int]:
     first, _, last = text.partition(":")
-    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise UserError(f"`--profile` must be FROM:TO in steps, such as 100:110; got {text!r}")
     return int(first), int(last)

@@ -268,18 +268,21 @@ class Worse(Loss):
         return -CrossEntropy()(outputs, batch)
 
 
+WORSE = dataclasses.replace(
+    RECIPE,
+    model=Model(flat, dtype="float32"),
+    task=Classify(Worse()),
+    schedule=Constant(0.003),
+    best="test/loss",
+    evaluate_every=Steps(5),
+)
+"""Its losses rise from one evaluation to the next."""
+
+
 def test_the_best_of_a_run_is_that_of_all_its_evaluations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = dataclasses.replace(
-        RECIPE,
-        model=Model(flat, dtype="float32"),
-        task=Classify(Worse()),
-        schedule=Constant(0.003),
-        best="test/loss",
-        evaluate_every=Steps(5),
-        checkpoint=Checkpoint(every=Steps(10), keep=1, best=0),
-    )
+    recipe = dataclasses.replace(WORSE, checkpoint=Checkpoint(every=Steps(10), keep=1, best=0))
     result = train(recipe, tmp_path / "whole", options=QUIET)
     losses = [line["test/loss"] for line in lines(tmp_path / "whole") if "test/loss" in line]
     assert result["metrics"]["best"]["test/loss"] == min(losses) < losses[-1]
@@ -294,15 +297,7 @@ def test_the_best_of_a_run_is_that_of_all_its_evaluations(
 def test_what_a_signal_has_saved_is_not_the_best_of_a_run_that_would_not_have_saved_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation: int
 ) -> None:
-    recipe = dataclasses.replace(
-        RECIPE,
-        model=Model(flat, dtype="float32"),
-        task=Classify(Worse()),
-        schedule=Constant(0.003),
-        best="test/loss",
-        evaluate_every=Steps(5),
-        checkpoint=Checkpoint(every=Steps(4), keep=3),
-    )
+    recipe = dataclasses.replace(WORSE, checkpoint=Checkpoint(every=Steps(4), keep=3))
     train(recipe, tmp_path / "whole", options=QUIET)
     losses = [line["test/loss"] for line in lines(tmp_path / "whole") if "test/loss" in line]
     assert losses == sorted(losses), "what is saved early would be the best"
