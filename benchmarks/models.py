@@ -63,9 +63,12 @@ def measured(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
         resolved = resolve(recipe)
         found |= sizes(resolved.network, resolved.image_shape)
         # Inference first and gone before training, whose memory is the greater.
-        found |= figures("inference", Prediction(recipe), case.batch_size, rounds, seconds)
-        ours = Ours(recipe, scan=False, own_feed=False)
-        found |= figures("training", ours, case.batch_size, rounds, seconds)
+        predicting = Prediction(recipe)
+        found |= figures("inference", predicting, case.batch_size, rounds, seconds)
+        weights = jax.device_get(predicting.weights)
+        del predicting
+        training = Ours(recipe, scan=False, own_feed=False, weights=weights)
+        found |= figures("training", training, case.batch_size, rounds, seconds)
     except Exception as error:
         reason = str(error).strip().splitlines() or [""]
         found["error"] = f"{type(error).__name__}: {reason[0]}"

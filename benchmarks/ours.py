@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from imgclf.training.backend import compiler_options
 from imgclf.training.feed import Resident, Streamed, example_batch, is_resident
 from imgclf.training.mesh import batch_sharding, check_batch, make_mesh
 from imgclf.training.program import SCAN, Program, Scanned, Stepwise
+from imgclf.training.state import State
 from imgclf.training.step import train_step
 
 AHEAD = 2
@@ -54,9 +55,18 @@ class Round:
 
 
 class Ours:
-    """The compiled program of a recipe, its state, and one runner for each kind of input."""
+    """The compiled program of a recipe, its state, and one runner for each kind of input.
 
-    def __init__(self, recipe: Recipe, scan: bool, own_feed: bool):
+    The state begins with `weights` where they are there already: (params, model_state) to copy.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        scan: bool,
+        own_feed: bool,
+        weights: tuple[Params, ModelState] | None = None,
+    ):
         resolved, mesh = resolve(recipe), make_mesh(recipe.mesh)
         check_batch(mesh, "labelled", recipe.data.batch_size)
         sharding = batch_sharding(mesh)
@@ -78,7 +88,7 @@ class Ours:
         self.batch_size, self.devices = recipe.data.batch_size, mesh.size
         macs = multiply_adds(resolved.network, (1, *resolved.image_shape))
         self._estimate = 6 * macs * recipe.data.batch_size / mesh.size
-        self._state, _ = program.initial()
+        self._state = program.initial()[0] if weights is None else _state(program, weights)
         self._done = dict.fromkeys(self.runners, 0)
 
     def round(self, steps: int, kind: str = "synthetic") -> Round:
@@ -129,10 +139,8 @@ class Prediction:
         resolved, mesh = resolve(recipe), make_mesh(recipe.mesh)
         network = resolved.network
         batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), example_batch(resolved))
-        self._arguments = (
-            *network.initialise(jax.random.key(0), batch["image"]),
-            jax.device_put(batch, batch_sharding(mesh)),
-        )
+        self.weights = network.initialise(jax.random.key(0), batch["image"])
+        self._arguments = (*self.weights, jax.device_put(batch, batch_sharding(mesh)))
 
         def predict(params: Params, model_state: ModelState, batch: Batch) -> jax.Array:
             return recipe.task.predict(network, params, model_state, batch).logits
@@ -174,6 +182,13 @@ def memory(compiled: Any) -> dict[str, int]:
     program = {"program": sum(sizes) - found.alias_size_in_bytes}
     taken = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     return program if taken is None else program | {"most_in_process": taken}
+
+
+def _state(program: Program, weights: tuple[Params, ModelState]) -> State:
+    blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), program.state)
+    params, model_state = weights
+    state = replace(blank, params=params, model_state=model_state)
+    return jax.device_put(state, program.placement)
 
 
 def _fixed(runner: Any, compiled: Any, feed: Resident | Streamed) -> Stepwise | Scanned:
