@@ -59,6 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"imgclf: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:  # JAX's, which is not imported here
+        if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):
+            raise
+        reason = str(error).splitlines()[0].rstrip(".")
+        print(
+            f"imgclf: The device has not enough memory ({reason}); less is needed with a smaller "
+            "--data.batch_size, with --accumulate 2 or more, or with --model.dtype bfloat16",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("imgclf: stopped", file=sys.stderr)
         return 130

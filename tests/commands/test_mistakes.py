@@ -55,6 +55,7 @@ SMALL = ("--model.network", "cnn", "--model.options.width", "4", "--model.prepro
         ("train digits --kind folder", "`--data.train PATH`, which is not given"),
         ("train digits --profile 5", "must be FROM:TO in steps, such as 100:110; got '5'"),
         ("train digits --profile 9:5", "must be FROM:TO in steps, such as 100:110; got '9:5'"),
+        ("train digits --model.options.width 4000000", "The device has not enough memory (INTER"),
         ("train digits --data.batch_size ten", "must be a whole number; got 'ten'"),
         ("train digits --data.batch_size 0", "`batch_size` of `Data` must be 1 or more; got 0"),
         ("train digits --data.exif perhaps", "must be True or False; got 'perhaps'"),
