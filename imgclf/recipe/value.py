@@ -143,7 +143,7 @@ class Recipe:
     length: Unit = Epochs(30)
     """How long the training lasts."""
     accumulate: int = 1
-    """Micro-batches that make one update."""
+    """Micro-batches that make one update, one after the other, which takes less memory."""
     clip_norm: float = 0.0
     """Gradients of a greater global norm are scaled down to it; 0: never."""
     average: Average = Average()

@@ -62,6 +62,7 @@ class Program:
             seed=recipe.seed,
             steps=resolved.steps,
             accumulate=recipe.accumulate,
+            unroll=jax.default_backend() == "cpu",  # see use_scan
             decay=average_decay(recipe.average),
             gather=gathering(self.placement.params),
         )

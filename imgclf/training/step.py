@@ -24,12 +24,14 @@ def train_step(
     seed: int,
     steps: int,
     accumulate: int = 1,
+    unroll: bool = False,
     decay: Callable[[jax.Array], jax.Array] | None = None,
     gather: Callable[[Params], Params] = lambda params: params,
 ) -> tuple[State, Metrics]:
     """One update. `decay(step)` is the share of the average that is kept; None: no average.
 
-    `gather` lays the parameters out as the network computes with them.
+    `unroll` makes the micro-batches without a loop. `gather` lays the parameters out as the network
+    computes with them.
     """
     progress = state.step / steps
     key = jax.random.fold_in(jax.random.key(seed), state.step + 1)
@@ -39,7 +41,7 @@ def train_step(
         return task.loss(network, gather(params), model_state, rows, key, progress=progress)
 
     gradient, model_state, metrics = gradients(
-        loss, state, batch, jax.random.fold_in(key, LOSS), accumulate
+        loss, state, batch, jax.random.fold_in(key, LOSS), accumulate, unroll
     )
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -52,32 +54,46 @@ def train_step(
 
 
 def gradients(
-    loss: Callable[..., Any], state: State, batch: Batch, key: jax.Array, accumulate: int
+    loss: Callable[..., Any],
+    state: State,
+    batch: Batch,
+    key: jax.Array,
+    accumulate: int,
+    unroll: bool = False,
 ) -> tuple[Params, ModelState, Metrics]:
     """The gradient of the mean loss over the batch, taken in `accumulate` micro-batches.
 
-    Each micro-batch counts by its share of the mask, and batch statistics are carried from one to
-    the next. Micro-batch i has the rows i, i + accumulate, ..., so that no row changes device where
-    `accumulate` divides each device's share.
+    They come one after the other, in a loop or unrolled, so that one's activations are gone before
+    the next one's are made. Each counts by its share of the mask, and batch statistics are carried
+    from one to the next. Micro-batch i has the rows i, i + accumulate, ..., so that no row changes
+    device where `accumulate` divides each device's share.
     """
     differentiate = jax.value_and_grad(loss, has_aux=True)
-    weight = _examples(batch).astype(jnp.float32)
 
-    def part(model_state: ModelState, i: int) -> tuple[ModelState, tuple[Params, Metrics]]:
-        rows = jax.tree.map(lambda value: value[i::accumulate], batch)
-        micro_key = jax.random.fold_in(key, i)
+    def part(
+        model_state: ModelState, rows: Batch, i: int | jax.Array
+    ) -> tuple[Params, ModelState, Metrics]:
         (value, (model_state, metrics)), gradient = differentiate(
-            state.params, model_state, rows, micro_key
+            state.params, model_state, rows, jax.random.fold_in(key, i)
         )
-        share = _examples(rows) / weight if accumulate > 1 else 1.0
-        total = (gradient, {"loss": value} | metrics)
-        return model_state, jax.tree.map(lambda x: x * share, total)
+        return gradient, model_state, {"loss": value} | metrics
 
-    model_state, total = part(state.model_state, 0)
-    for i in range(1, accumulate):
-        model_state, more = part(model_state, i)
-        total = jax.tree.map(jnp.add, total, more)
-    return total[0], model_state, total[1]
+    if accumulate == 1:
+        return part(state.model_state, batch, 0)
+    weight = _examples(batch).astype(jnp.float32)
+    columns = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]), batch)
+
+    def add(carry: tuple[ModelState, Params], i: jax.Array) -> Any:
+        (model_state, total), waited = jax.lax.optimization_barrier((carry, columns))
+        rows = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, 1, False), waited)
+        gradient, model_state, metrics = part(model_state, rows, i)
+        share = _examples(rows) / weight
+        total = jax.tree.map(lambda total, x: total + x * share, total, gradient)
+        return (model_state, total), jax.tree.map(lambda x: x * share, metrics)
+
+    start = (state.model_state, jax.tree.map(jnp.zeros_like, state.params))
+    (model_state, total), each = jax.lax.scan(add, start, jnp.arange(accumulate), unroll=unroll)
+    return total, model_state, jax.tree.map(lambda x: x.sum(0), each)
 
 
 def _examples(batch: Batch) -> jax.Array:

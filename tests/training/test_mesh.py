@@ -224,19 +224,20 @@ class Mixer(nn.Module):
         return Dense(self.num_classes, name="head")(x.mean((1, 2)))
 
 
-def program(sizes: Sizes, network: Any = Mixer) -> Program:
+def program(sizes: Sizes, network: Any = Mixer, accumulate: int = 1) -> Program:
     recipe = Recipe(
         data=Data(Synthetic(64, 32, 3, 10), {}, batch_size=32, threads=1, resident="no"),
         model=Model(network, dtype="float32"),
         length=Steps(4),
+        accumulate=accumulate,
         average=Average(0.9),
         mesh=Mesh(*sizes),
     )
     return Program(resolve(recipe), make_mesh(recipe.mesh), train_step, donate=True)
 
 
-def compiled_step(sizes: Sizes) -> dict[str, Any]:
-    made = program(sizes)
+def compiled_step(sizes: Sizes, accumulate: int) -> dict[str, Any]:
+    made = program(sizes, accumulate=accumulate)
     feed = Streamed(made.resolved, batch_sharding(made.mesh), lambda _: lambda _: None)
     function = made.compile(feed, scan=False).function
     names = [
@@ -260,23 +261,23 @@ def compiled_step(sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def many_compiled_steps(layouts: list[Sizes]) -> list[dict[str, Any]]:
-    return [compiled_step(sizes) for sizes in layouts]
+def many_compiled_steps(layouts: list[tuple[Sizes, int]]) -> list[dict[str, Any]]:
+    return [compiled_step(*layout) for layout in layouts]
 
 
 @pytest.fixture(scope="module")
-def compiled() -> dict[Sizes, dict[str, Any]]:
-    layouts = [DATA, FSDP, TENSOR]
+def compiled() -> dict[tuple[Sizes, int], dict[str, Any]]:
+    layouts = [(DATA, 1), (FSDP, 1), (TENSOR, 1), (FSDP, 2)]
     return dict(zip(layouts, here(8, "many_compiled_steps", layouts), strict=True))
 
 
 @pytest.mark.parametrize("sizes", [DATA, FSDP, TENSOR])
 def test_no_array_of_the_compiled_step_is_replicated_where_the_rule_shards_it(
-    compiled: dict[Sizes, dict[str, Any]], sizes: Sizes
+    compiled: dict[tuple[Sizes, int], dict[str, Any]], sizes: Sizes
 ) -> None:
     _, fsdp, tensor = sizes
     parts = {"params": 0, "optimizer_state": 0, "average": 0}
-    for name, (shape, before, after) in compiled[sizes]["leaves"].items():
+    for name, (shape, before, after) in compiled[sizes, 1]["leaves"].items():
         shares = 1
         if len(shape) > 1:
             shares *= tensor if shape[-1] % tensor == 0 else 1
@@ -288,13 +289,15 @@ def test_no_array_of_the_compiled_step_is_replicated_where_the_rule_shards_it(
     assert set(parts.values()) == ({0} if sizes == DATA else {4}), "the kernels of each part"
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_compiled_step_gathers_kernels_and_never_the_batch(
-    compiled: dict[Sizes, dict[str, Any]],
+    compiled: dict[tuple[Sizes, int], dict[str, Any]], accumulate: int
 ) -> None:
-    assert compiled[DATA]["sent"] == []
-    sent = compiled[FSDP]["sent"]
+    assert compiled[DATA, 1]["sent"] == []
+    step = compiled[FSDP, accumulate]
+    sent = step["sent"]
     assert {operation for operation, _ in sent} == {"all-gather"}
-    kernels = [list(shape) for shape, *_ in compiled[FSDP]["leaves"].values() if len(shape) > 1]
+    kernels = [list(shape) for shape, *_ in step["leaves"].values() if len(shape) > 1]
     for _, shape in sent:
         assert json.loads(re.sub(r"f32(\[.*\])\{.*", r"\1", shape)) in kernels, shape
 

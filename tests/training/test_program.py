@@ -10,10 +10,11 @@ import jax
 import optax
 
 from imgclf import Data, Mesh, Model, Recipe, models
-from imgclf.data import Digits
+from imgclf.data import Digits, Synthetic
 from imgclf.optimizers import Optimizer
 from imgclf.recipe import resolve
-from imgclf.training.mesh import make_mesh
+from imgclf.training.feed import Streamed
+from imgclf.training.mesh import batch_sharding, make_mesh
 from imgclf.training.program import Program
 from imgclf.training.step import train_step
 
@@ -50,3 +51,21 @@ def test_a_run_from_weights_makes_its_state_once(tmp_path: Path) -> None:
     state, _ = program(dataclasses.replace(recipe, model=model)).initial()
     assert max(HELD) - HELD[0] < 2 * size  # the weights themselves, not the whole state
     assert all(leaf.committed for leaf in jax.tree.leaves(state))
+
+
+def test_micro_batches_in_a_loop_take_less_memory_than_the_whole_batch() -> None:
+    def memory(accumulate: int) -> int:
+        recipe = Recipe(
+            data=Data(Synthetic(64, 32, 3, 10), {}, batch_size=64, resident="no"),
+            model=Model("cnn", dtype="float32"),
+            accumulate=accumulate,
+        )
+        mesh = make_mesh(Mesh())
+        made = Program(resolve(recipe), mesh, looping, donate=True)
+        feed = Streamed(made.resolved, batch_sharding(mesh), lambda _: lambda _: None)
+        return made.compile(feed, scan=False).function.memory_analysis().temp_size_in_bytes
+
+    def looping(*arguments: Any, **kept: Any) -> Any:
+        return train_step(*arguments, **(kept | {"unroll": False}))
+
+    assert memory(4) < memory(1) / 2

@@ -81,15 +81,16 @@ def test_the_step_is_one_gradient_descent_update() -> None:
     np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(gradient), rtol=1e-5)
 
 
+@pytest.mark.parametrize("unroll", [False, True])
 @pytest.mark.parametrize("masked", [0, 3])
 def test_accumulation_is_the_gradient_of_the_whole_batch_even_when_masks_are_unequal(
-    masked: int,
+    masked: int, unroll: bool
 ) -> None:
     state, kept = parts()
     loss = partial(Classify().loss, kept["network"], progress=jnp.float32(0))
     key = jax.random.key(0)
     whole = gradients(loss, state, batch(8, masked), key, 1)
-    in_parts = gradients(loss, state, batch(8, masked), key, 4)
+    in_parts = gradients(loss, state, batch(8, masked), key, 4, unroll)
     close(whole[0], in_parts[0])
     close(whole[2], in_parts[2])
 
