@@ -1,7 +1,6 @@
 """What an image goes through before a network sees it, as a value."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -74,9 +73,10 @@ class Preprocess:
                 "The `mean` of `Preprocess` must lie in [0, 1], the scale of `image / 255`; got "
                 f"{self.mean}"
             )
-        if not all(0 < deviation < math.inf for deviation in self.std):
+        if not all(0 < deviation <= 1 for deviation in self.std):
             raise UserError(
-                f"The `std` of `Preprocess` must be finite and greater than 0; got {self.std}"
+                "The `std` of `Preprocess` must lie in (0, 1], the scale of `image / 255`; got "
+                f"{self.std}"
             )
 
 

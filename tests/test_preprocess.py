@@ -22,6 +22,7 @@ def test_empty_fields_are_the_networks_own() -> None:
         Preprocess(std=(0.0,)),
         Preprocess(std=(float("nan"),)),
         Preprocess(std=(0.2, float("inf"), 0.2)),
+        Preprocess(std=(58.395, 57.12, 57.375)),
         Preprocess(mean=(float("nan"),)),
         Preprocess(mean=(-0.1,)),
     ],
