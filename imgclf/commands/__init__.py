@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = str(error).splitlines()[0].rstrip(".")
         print(
             f"imgclf: The device has not enough memory ({reason}); less is needed with a smaller "
-            "--data.batch_size, with --accumulate 2 or more, or with --model.dtype bfloat16",
+            "--data.batch_size, --accumulate 2 or more, --model.recompute True or "
+            "--model.dtype bfloat16",
             file=sys.stderr,
         )
         return 2

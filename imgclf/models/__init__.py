@@ -69,16 +69,18 @@ def create(
     dtype: str = "float32",
     preprocess: Preprocess = Preprocess(),
     in_channels: int = 3,
+    recompute: bool = False,
     **options: Any,
 ) -> "Network":
     """The network of that name, or of a person's function `(num_classes, **options) -> nn.Module`.
 
     `dtype` is the type of its computation, `float32` or `bfloat16`. Empty fields of `preprocess`
     are filled with the network's own, averaged over colours where `in_channels` is 1; for other
-    numbers of channels `mean` and `std` must be given to normalise. `options` are fields of its
-    module, such as `drop_rate` and `stochastic_depth`; a list is as good as a tuple. Where it has
-    an `image_size`, the images are of that size. Raises a `UserError` for an unknown name, type or
-    option.
+    numbers of channels `mean` and `std` must be given to normalise. With `recompute`, training
+    takes less memory, and longer: what is inside a block is worked out twice. `options` are fields
+    of its module, such as `drop_rate` and `stochastic_depth`; a list is as good as a tuple. Where
+    it has an `image_size`, the images are of that size. Raises a `UserError` for an unknown name,
+    type or option.
     """
     from flax import linen as nn
 
@@ -116,6 +118,7 @@ def create(
         minimum_size=getattr(module, "minimum_size", line.minimum_size),
         dtype=dtype,
         in_channels=in_channels,
+        recompute=recompute,
     )
 
 

@@ -81,6 +81,8 @@ class Block(nn.Module):
     rate: float
     norm: Norm
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = Conv(self.features, stride=self.stride, name="conv1")(x)

@@ -83,6 +83,8 @@ class Stage(nn.Module):
     act: ActivationName
     attention: Attention
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         for i in (1, 2):

@@ -73,6 +73,8 @@ class Block(nn.Module):
     form: Form
     rate: float
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         channels = x.shape[-1]

@@ -30,6 +30,8 @@ class DenseLayer(nn.Module):
     growth: int
     norm: Norm
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = relu(self.norm(name="norm1")(x, train))

@@ -115,6 +115,7 @@ class ConvBlock(nn.Module):
     rate: float = 0.0
 
     layers: ClassVar[tuple[str, ...]] = ("conv", "bn1")
+    is_block = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -133,6 +134,7 @@ class DepthwiseSeparable(nn.Module):
     rate: float = 0.0
 
     layers: ClassVar[tuple[str, ...]] = ("conv_dw", "bn1", "se", "conv_pw", "bn2")
+    is_block = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -162,6 +164,7 @@ class InvertedResidual(nn.Module):
         "conv_pwl",
         "bn3",
     )
+    is_block = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -184,6 +187,7 @@ class EdgeResidual(nn.Module):
     rate: float = 0.0
 
     layers: ClassVar[tuple[str, ...]] = ("conv_exp", "bn1", "se", "conv_pwl", "bn2")
+    is_block = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -202,6 +206,8 @@ class UniversalInverted(nn.Module):
     row: Row
     style: Style
     rate: float = 0.0
+
+    is_block = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

@@ -36,6 +36,8 @@ class BasicBlock(nn.Module):
     drop_path: float
     norm: Norm
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = ConvNormAct(self.features, 3, self.stride, norm=self.norm, name="conv1_kxk")(x, train)
@@ -55,6 +57,8 @@ class BottleneckBlock(nn.Module):
     zero_init_last: bool
     drop_path: float
     norm: Norm
+
+    is_block = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

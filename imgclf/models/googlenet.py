@@ -59,6 +59,8 @@ class Inception(nn.Module):
     widths: tuple[int, ...]
     norm: Norm
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         conv = partial(_conv, norm=self.norm)

@@ -37,6 +37,8 @@ class Mixed(nn.Module):
     norm: Norm
     width: Callable[[int], int]
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         def conv(x: jax.Array, layer: tuple) -> jax.Array:

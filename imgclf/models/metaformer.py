@@ -98,6 +98,8 @@ class Block(nn.Module):
     """Whether what passes by a branch has trained factors, too (arXiv:2110.09456)."""
     rate: float
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         norm = _norm(self.mixer, self.first_version)

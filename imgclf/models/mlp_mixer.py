@@ -81,6 +81,8 @@ class MixerBlock(nn.Module):
 
     over_patches: ClassVar[tuple[str, ...]] = ("mlp_tokens", "fc2", "bias")
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         drop = StochasticDepth(self.rate)
@@ -102,6 +104,8 @@ class ResBlock(nn.Module):
 
     over_patches: ClassVar[tuple[str, ...]] = ("linear_tokens", "bias")
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         drop, (_, t, d) = StochasticDepth(self.rate), x.shape
@@ -120,6 +124,8 @@ class SpatialGatingBlock(nn.Module):
     rate: float = 0.0
 
     over_patches: ClassVar[tuple[str, ...]] = ("mlp_channels", "gate", "proj", "bias")
+
+    is_block = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

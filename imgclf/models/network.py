@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from imgclf.errors import UserError, unknown
+from imgclf.models.recomputation import recomputed_blocks
 from imgclf.preprocess import Preprocess
 
 Tree = Mapping[str, Any]
@@ -84,6 +86,8 @@ class Network:
     """Type in which images enter the module; logits leave it as float32."""
     in_channels: int = 3
     """Channels of its images, where nothing else says how many."""
+    recompute: bool = False
+    """Whether training works out twice what is inside a block, instead of keeping it."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -195,15 +199,17 @@ class Network:
             submodules.update({path} - {""})
             return method == "__call__" and path in capture
 
+        mutable = (list(model_state) if train else []) + ["intermediates"] * bool(capture)
         try:
-            answer, changed = self.module.apply(
-                {"params": params, **model_state},
-                images_bhwc,
-                train=train,
-                rngs=None if key is None else {"dropout": key},
-                mutable=(list(model_state) if train else []) + ["intermediates"] * bool(capture),
-                capture_intermediates=is_captured if capture else False,
-            )
+            with recomputed_blocks(self.name) if self.recompute and train else nullcontext():
+                answer, changed = self.module.apply(
+                    {"params": params, **model_state},
+                    images_bhwc,
+                    train=train,
+                    rngs=None if key is None else {"dropout": key},
+                    mutable=mutable,
+                    capture_intermediates=is_captured if capture else False,
+                )
         except flax.errors.InvalidRngError:
             if key is not None:
                 raise
@@ -256,8 +262,8 @@ def _initial_variables(
     # Compiled, since XLA then drops the forward pass, whose results nobody asks for. What is left
     # runs once, and on the CPU optimising it takes several times longer than that saves.
     on_cpu = jax.default_backend() == "cpu"
-    options = {"xla_backend_optimization_level": 1} if on_cpu else {}
-    return jax.jit(initial, compiler_options=options)(key)
+    options: dict[str, Any] = {"xla_backend_optimization_level": 1} if on_cpu else {}
+    return jax.jit(initial).lower(key).compile(options)(key)
 
 
 def _by_path(intermediates: Tree) -> dict[str, jax.Array]:

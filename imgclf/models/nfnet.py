@@ -74,6 +74,8 @@ class Block(nn.Module):
     convolution: Convolution
     attention: Callable[[jax.Array, str], jax.Array] | None
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = self.act(x) * self.beta

@@ -52,6 +52,8 @@ class Block(nn.Module):
     drop_path: float
     norm: Norm
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         shortcut, groups = x, self.features // self.group_size

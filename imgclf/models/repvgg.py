@@ -45,6 +45,8 @@ class Block(nn.Module):
     fused: bool
     norm: Norm
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         init = he_fan_out_of(self.groups)

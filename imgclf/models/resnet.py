@@ -87,6 +87,7 @@ class BasicBlock(nn.Module):
     form: Form = Form()
 
     expansion: ClassVar[int] = 1
+    is_block = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, rate: jax.Array | None = None) -> jax.Array:
@@ -114,6 +115,7 @@ class Bottleneck(nn.Module):
     form: Form = Form()
 
     expansion: ClassVar[int] = 4
+    is_block = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, rate: jax.Array | None = None) -> jax.Array:

@@ -53,6 +53,8 @@ class BasicBlock(nn.Module):
     conv: Any
     downsample: Any = None
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         active = relu(self.norm(name="norm1")(x, train))
@@ -72,6 +74,8 @@ class Bottleneck(nn.Module):
     norm: Norm
     conv: Any
     downsample: Any = None
+
+    is_block = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

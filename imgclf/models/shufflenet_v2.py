@@ -72,6 +72,8 @@ class Unit(nn.Module):
     stride: int
     norm: Norm
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         half = self.features // 2

@@ -20,6 +20,8 @@ class Fire(nn.Module):
 
     squeezed: int
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = relu(_conv(self.squeezed, 1, name="squeeze")(x))

@@ -213,6 +213,8 @@ class Block(nn.Module):
     shifted: bool
     rate: float
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         attention = WindowAttention(self.form, self.shifted, name="attn")

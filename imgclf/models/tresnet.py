@@ -44,6 +44,8 @@ class Block(nn.Module):
     norm: Norm
     last_norm: Norm
 
+    is_block = True
+
     def attended(self, y: jax.Array, reduced: int) -> jax.Array:
         return SqueezeExcite(max(reduced, _LEAST_REDUCED), name="se")(y) if self.attention else y
 

@@ -61,6 +61,8 @@ class Block(nn.Module):
     norm: Norm = LayerNorm
     stochastic_depth: float = 0.0
 
+    is_block = True
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, rate: jax.Array | None = None) -> jax.Array:
         def added(y: jax.Array, which: int) -> jax.Array:

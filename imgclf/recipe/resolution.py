@@ -205,6 +205,7 @@ def build(
         dtype=model.dtype,
         preprocess=preprocess,
         in_channels=channels,
+        recompute=model.recompute,
         **model.options,
     )
     preprocess = network.preprocess

@@ -66,6 +66,8 @@ class Model:
     """A .safetensors or .npz file to start from, in timm's or torchvision's layout."""
     preprocess: Preprocess = Preprocess()
     """Size and normalisation of its images, where they are not the network's own."""
+    recompute: bool = False
+    """Train in less memory, and longer: what is inside a block is worked out twice, not kept."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the network's function."""
 

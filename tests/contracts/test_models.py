@@ -1,12 +1,14 @@
 """What every network of the table must do; one compiled training step a family."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from imgclf import models
+from imgclf import UserError, models
 from imgclf.models.layers import plain_operations
 
 KEY = jax.random.key(0)
@@ -189,6 +191,75 @@ def test_it_learns_a_batch_and_gradients_reach_every_parameter(name, dtype, quic
     assert 0 < losses[0] < 5
     assert losses[-1] < losses[0]
     assert step._cache_size() == 1, "compiled again"
+
+
+WITHOUT_BLOCKS = ("alexnet", "cnn_lstm", "gru", "lstm", "vgg11", "vgg11_bn")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=() if name in ("resnet50", "swin_tiny_patch4_window7_224") else pytest.mark.slow,
+        )
+        for name in NARROW
+    ],
+)
+def test_with_recompute_less_is_kept_for_the_gradients(name):
+    def kept(recompute):
+        network = models.create(name, 5, recompute=recompute, **NARROW[name])
+        images = jax.ShapeDtypeStruct((8, *[network.minimum_size] * 2, 3), jnp.float32)
+        params, model_state = jax.eval_shape(network.initialise, KEY, images)
+
+        def backward(params, model_state, images):
+            def logits(params):
+                return network.apply(params, model_state, images, train=True, key=KEY)[0].logits
+
+            return jax.vjp(logits, params)[1]
+
+        arrays = jax.tree.leaves(jax.eval_shape(backward, params, model_state, images))
+        return sum(array.size for array in arrays)
+
+    if name in WITHOUT_BLOCKS:
+        with pytest.raises(UserError, match=f"`recompute` of `{name}` must be False, since it has"):
+            kept(True)
+    else:
+        assert kept(True) < 0.95 * kept(False)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet18", {}),
+        ("vit_tiny_patch16_224", {"scan": True}),
+        pytest.param("convnextv2_atto", {}, marks=pytest.mark.slow),
+        pytest.param("vit_tiny_patch16_224", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_recompute_changes_neither_gradients_nor_statistics_nor_what_is_captured(
+    name, options, quickly
+):
+    options = NARROW[name] | {"stochastic_depth": 0.5} | options
+    network = models.create(name, 5, **options)
+    images = jax.random.normal(KEY, (8, *[network.minimum_size] * 2, 3))
+    params, model_state = quickly(network.initialise)(KEY, images)
+
+    def step(params, recompute):
+        used = models.create(name, 5, recompute=recompute, **options)
+
+        def loss(params):
+            outputs, changed = used.apply(
+                params, model_state, images, train=True, key=KEY, capture=network.stages
+            )
+            return jnp.square(outputs.logits - jnp.arange(5)).mean(), (changed, outputs.captured)
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    kept, recomputed = (quickly(partial(step, recompute=each))(params) for each in (False, True))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), kept, recomputed
+    )
 
 
 @pytest.mark.slow

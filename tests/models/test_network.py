@@ -56,6 +56,12 @@ def test_initialise_works_under_jit_and_eval_shape(mine):
         assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, tuple(values))
 
 
+def test_initialise_works_with_a_key_from_outside_of_jit(mine):
+    network, params, model_state = mine
+    same = jax.jit(lambda images: network.initialise(KEY, images))(IMAGES)
+    jax.tree.map(np.testing.assert_array_equal, same, (params, model_state))
+
+
 def test_what_only_training_uses_gets_parameters_too():
     network = models.create(Mine, 5, also_in_training=True)
     params, _ = jax.eval_shape(network.initialise, KEY, IMAGES)
