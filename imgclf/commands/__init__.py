@@ -72,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("imgclf: stopped", file=sys.stderr)
+        exec("")  # an interrupt within an `exec` would be what `python -m` ends by, caught or not
         return 130
     except ImportError as error:
         if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):

@@ -363,3 +363,11 @@ def test_an_interrupt_that_an_import_makes_its_own_error_of_ends_in_a_line(
     monkeypatch.setattr(commands, "importlib", SimpleNamespace(import_module=absent))
     with pytest.raises(ImportError, match="no module"):
         main(["recipes"])
+
+
+def test_an_interrupt_within_an_exec_ends_in_status_130(tmp_path: Path) -> None:
+    """As dataclasses and named tuples have one, which an import makes by the hundred."""
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("exec('raise KeyboardInterrupt')")
+    ended = python("-m", "imgclf", "show", str(recipe))
+    assert (ended.returncode, ended.stderr) == (130, "imgclf: stopped\n")
