@@ -160,6 +160,11 @@ def test_every_family_has_a_narrow_form():
     assert {models.entry(name).family for name in NARROW} == families
 
 
+TAKEN_AWAY = {("mixer_s16_224", "blocks.0.mlp_tokens.fc2.bias")}
+"""All channels of a token have the same, which every norm after takes away: its gradient is zero,
+or rounding."""
+
+
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NARROW)
 def test_it_learns_a_batch_and_gradients_reach_every_parameter(name, dtype, quickly):
@@ -188,14 +193,12 @@ def test_it_learns_a_batch_and_gradients_reach_every_parameter(name, dtype, quic
         value, gradients, params, model_state = step(params, model_state, jnp.float32(1))
         losses.append(float(value))
         if len(losses) == 1:
-            # A bias that a norm takes away again has rounding for a gradient, which may be zero.
-            reached = jax.tree.map(
-                lambda g, nan: np.any(g != 0) or (g.ndim == 1 and np.any(np.isnan(nan))),
-                gradients,
-                nans,
-            )
-            for path, yes in jax.tree_util.tree_leaves_with_path(reached):
-                assert yes, f"no gradient for {jax.tree_util.keystr(path)}"
+            leaves = jax.tree_util.tree_leaves_with_path(gradients)
+            for (path, gradient), nan in zip(leaves, jax.tree.leaves(nans), strict=True):
+                parameter = jax.tree_util.keystr(path, simple=True, separator=".")
+                assert np.any(np.isnan(nan)), f"no way from the loss to {parameter}"
+                if (name, parameter) not in TAKEN_AWAY:
+                    assert np.any(gradient != 0), f"no gradient for {parameter}"
     assert 0 < losses[0] < 5
     assert losses[-1] < losses[0]
     assert step._cache_size() == 1, "compiled again"
